@@ -1,0 +1,217 @@
+"""Turns what was observed into a recording: one transfer from each device, then plain numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from headwater.capture import torch_internals
+from headwater.capture.moments import stats_from_vector
+from headwater.capture.observations import Measured, ObservedCall, ObservedTensor
+from headwater.capture.observer import PassObserver
+from headwater.capture.weights import WeightWatcher
+from headwater.recording import Context, Recording, RecordingBuilder, SignalKind, TensorStats
+
+_NAMED_IN_A_NOTE = 5
+_GRADIENTS = (SignalKind.ACTIVATION_GRADIENT, SignalKind.INPUT_GRADIENT, SignalKind.WEIGHT_GRADIENT)
+
+
+def assemble(model: nn.Module, observer: PassObserver, weights: WeightWatcher, context: Context) -> Recording:
+    """The recording of a finished observation."""
+    return _Assembly(model, observer, weights, context).build()
+
+
+class _Assembly:
+    def __init__(self, model: nn.Module, observer: PassObserver, weights: WeightWatcher, context: Context) -> None:
+        self._model = model
+        self._observer = observer
+        self._weights = weights
+        self._context = context
+        self._builder = RecordingBuilder()
+        self._tensor_numbers: dict[ObservedTensor, int] = {}
+        self._module_indices: dict[int, int] = {}
+        self._index_by_name: dict[str, int] = {}
+        self._moved = _moved_to_host(_device_vectors(observer, weights))
+
+    def build(self) -> Recording:
+        self._add_modules()
+        depths = self._add_calls()
+        self._add_weights(depths)
+        devices = sorted({str(watched.parameter.device) for watched in self._weights.parameters})
+        return self._builder.build(
+            replace(
+                self._context,
+                cotangent=self._context.cotangent if self._saw_gradients() else "none",
+                devices=tuple(devices),
+                model_type=type(self._model).__name__,
+                notes=(*self._context.notes, *self._observer.notes, *self._silent_modules()),
+            )
+        )
+
+    def _add_modules(self) -> None:
+        for name, module in self._model.named_modules():
+            index = self._builder.add_module(
+                name,
+                type(module).__name__,
+                parent=self._index_by_name[name.rpartition(".")[0]] if name else -1,
+                training=module.training,
+                is_leaf=next(module.children(), None) is None,
+            )
+            self._index_by_name[name] = self._module_indices[id(module)] = index
+
+    def _add_calls(self) -> dict[int, int]:
+        """Adds calls with their signals; returns the depth of each module's first call."""
+        depths: dict[ObservedCall, int] = {}
+        first_depths: dict[int, int] = {}
+        for call in self._observer.calls:
+            module = self._module_indices.get(id(call.module))
+            if module is None:  # taken out of the model during the pass
+                continue
+            depth = self._builder.add_call(
+                module,
+                parent=depths.get(call.parent, -1) if call.parent is not None else -1,
+                grad_enabled=call.grad_enabled,
+                input_requires_grad=call.input_requires_grad,
+                output_requires_grad=call.output_requires_grad,
+                output_is_floating=call.output_is_floating,
+                finished=call.finished,
+            )
+            depths[call] = depth
+            first_depths.setdefault(module, depth)
+            self._add_signals(call, module, depth)
+        return first_depths
+
+    def _add_signals(self, call: ObservedCall, module: int, depth: int) -> None:
+        for read in call.inputs:
+            self._add(module, depth, SignalKind.INPUT, read.path, read.tensor, [read.tensor.stats])
+            self._add(module, depth, SignalKind.INPUT_GRADIENT, read.path, read.tensor, read.gradients)
+        for path, tensor in call.outputs:
+            self._add(module, depth, SignalKind.ACTIVATION, path, tensor, [tensor.stats])
+            self._add(module, depth, SignalKind.ACTIVATION_GRADIENT, path, tensor, tensor.gradients)
+        if call.units is not None:
+            minimum, maximum, num_samples = call.units
+            self._builder.add_units(depth, num_samples, minimum.double().tolist(), maximum.double().tolist())
+
+    def _add(
+        self,
+        module: int,
+        depth: int,
+        kind: SignalKind,
+        item: str,
+        tensor: ObservedTensor,
+        measured: Iterable[Measured | None],
+    ) -> None:
+        stats = self._merged(kind, measured)
+        if stats is None:
+            return
+        number = self._tensor_numbers.get(tensor)
+        self._tensor_numbers[tensor] = self._builder.add_signal(
+            module, kind, stats, depth=depth, item=item, shape=tensor.shape, dtype=tensor.dtype, tensor=number
+        )
+
+    def _add_weights(self, first_depths: dict[int, int]) -> None:
+        for watched in self._weights.parameters:
+            parameter = watched.parameter
+            owner = self._index_by_name[watched.owner]
+            initialized = not is_lazy(parameter)
+            shape = tuple(parameter.shape) if initialized else ()
+            dtype = str(parameter.dtype).removeprefix("torch.")
+            self._builder.add_parameter(
+                owner,
+                watched.name,
+                shape=shape,
+                dtype=dtype,
+                requires_grad=parameter.requires_grad,
+                received_gradient=watched.received_gradient,
+                initialized=initialized,
+            )
+            number: int | None = None
+            for kind, measured in (
+                (SignalKind.WEIGHT, [watched.weight]),
+                (SignalKind.WEIGHT_GRADIENT, watched.gradients),
+            ):
+                stats = self._merged(kind, measured)
+                if stats is not None:
+                    number = self._builder.add_signal(
+                        owner,
+                        kind,
+                        stats,
+                        depth=first_depths.get(owner, -1),
+                        item=watched.name.rpartition(".")[2],
+                        shape=shape,
+                        dtype=dtype,
+                        tensor=number,
+                    )
+
+    def _merged(self, kind: SignalKind, measured: Iterable[Measured | None]) -> TensorStats | None:
+        """One statistic of all passes; None where nothing was measured."""
+        merged: TensorStats | None = None
+        for moments in measured:
+            if moments is None:
+                continue
+            stats = self._moved[moments] if isinstance(moments, Tensor) else moments
+            merged = stats if merged is None else merged.merge(stats)
+        if merged is not None and kind in _GRADIENTS:
+            return merged.scaled_by_power_of_two(-self._context.backward_scale_exponent)
+        return merged
+
+    def _saw_gradients(self) -> bool:
+        return any(watched.received_gradient for watched in self._weights.parameters) or any(
+            tensor.gradients for call in self._observer.calls for _, tensor in call.outputs
+        )
+
+    def _silent_modules(self) -> Iterator[str]:
+        """Sentences about the modules that never ran, or ran where nobody can look."""
+        called = {id(call.module) for call in self._observer.calls}
+        inside_script = {
+            id(child)
+            for module in self._model.modules()
+            if torch_internals.is_script_module(module)
+            for child in module.modules()
+            if child is not module
+        }
+        named = list(self._model.named_modules())
+        hidden = [name for name, module in named if id(module) in inside_script and id(module) not in called]
+        silent = [
+            name
+            for name, module in named
+            if id(module) not in called | inside_script and next(module.parameters(recurse=False), None) is not None
+        ]
+        if hidden:
+            yield f"Inside a ScriptModule no call can be observed: {_listed(hidden)}."
+        if silent:
+            yield f"Never called as a module in this recording (skipped, or used without a call): {_listed(silent)}."
+
+
+def _device_vectors(observer: PassObserver, weights: WeightWatcher) -> Iterator[Tensor]:
+    """Every vector of moments that is still on its device."""
+    for call in observer.calls:
+        tensors = [read.tensor for read in call.inputs] + [tensor for _, tensor in call.outputs]
+        for tensor in tensors:
+            yield from (m for m in (tensor.stats, *tensor.gradients) if isinstance(m, Tensor))
+        for read in call.inputs:
+            yield from (m for m in read.gradients if isinstance(m, Tensor))
+    for watched in weights.parameters:
+        yield from (m for m in (watched.weight, *watched.gradients) if isinstance(m, Tensor))
+
+
+def _moved_to_host(vectors: Iterator[Tensor]) -> dict[Tensor, TensorStats]:
+    """The statistics of each vector (tensors hash by identity), moved together per device."""
+    by_device: dict[torch.device, dict[Tensor, None]] = {}
+    for vector in vectors:
+        by_device.setdefault(vector.device, {})[vector] = None
+    moved: dict[Tensor, TensorStats] = {}
+    for group in by_device.values():
+        rows = torch.stack(list(group)).tolist()
+        moved.update((vector, stats_from_vector(row)) for vector, row in zip(group, rows, strict=True))
+    return moved
+
+
+def _listed(names: list[str]) -> str:
+    shown = ", ".join(f"'{name}'" for name in names[:_NAMED_IN_A_NOTE])
+    more = len(names) - _NAMED_IN_A_NOTE
+    return f"{shown} and {more} more" if more > 0 else shown

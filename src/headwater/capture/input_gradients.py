@@ -1,0 +1,87 @@
+"""The gradient that one call sends to one of its inputs: its own share, where the input has other readers too.
+
+`x + layer(x)` reads x twice, and autograd hands the sum of both gradients on. To know what the layer did to the
+gradient, its share is read where the layer's own graph ends: at the edges that lead from nodes made during the call
+to the node that made x.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator
+from functools import partial
+
+from torch import Tensor
+from torch.autograd.graph import Node
+from torch.utils.hooks import RemovableHandle
+
+Edge = tuple[Node, int]  # a node and the number of one of its inputs (boundary) or outputs (source)
+
+
+def boundary_edges(
+    outputs: Collection[Tensor], sources: Collection[Edge], first_sequence_number: int
+) -> dict[Edge, list[Edge]]:
+    """Per source, the edges by which the graph of a call reads it: (node, number of the node's input).
+
+    Only nodes made since the call began are visited (autograd numbers them in order), so the cost is that of the call
+    even where it reads tensors from the start of the network.
+
+    Args:
+        outputs: what the call returned.
+        sources: the nodes, with output numbers, that made the call's inputs.
+        first_sequence_number: autograd's next number when the call began.
+    """
+    found: dict[Edge, list[Edge]] = {source: [] for source in sources}
+    seen = {output.grad_fn for output in outputs if output.grad_fn is not None}
+    stack = [node for node in seen if node._sequence_nr() >= first_sequence_number]
+    while stack:
+        node = stack.pop()
+        for position, (next_node, output_nr) in enumerate(node.next_functions):
+            if next_node is None:
+                continue
+            if (next_node, output_nr) in found:
+                found[next_node, output_nr].append((node, position))
+            elif next_node not in seen:
+                seen.add(next_node)
+                if next_node._sequence_nr() >= first_sequence_number:
+                    stack.append(next_node)
+    return found
+
+
+class InputGradient:
+    """Collects what arrives over the edges, and passes it on when all of it is there.
+
+    Args:
+        edges: of one source, from `boundary_edges`.
+        receive: called with the gradients, whose sum is the call's share, once every edge has delivered, in each
+            backward pass.
+    """
+
+    def __init__(self, edges: list[Edge], receive: Callable[[list[Tensor]], None]) -> None:
+        self._num_edges = len(edges)
+        self._receive = receive
+        self._arrived: set[int] = set()
+        self._gradients: list[Tensor] = []
+
+    def hook(self, edges: list[Edge]) -> Iterator[RemovableHandle]:
+        """Registers on the edges' nodes; the caller keeps the handles."""
+        for number, (node, position) in enumerate(edges):
+            yield node.register_hook(partial(self._deliver, number, position))
+
+    def flush(self) -> None:
+        """Passes on what has arrived where some edges never delivered (a backward pass through a part)."""
+        self._arrived.clear()
+        if self._gradients:
+            gradients, self._gradients = self._gradients, []
+            self._receive(gradients)
+
+    def _deliver(
+        self, number: int, position: int, gradients: tuple[Tensor | None, ...], _: tuple[Tensor | None, ...]
+    ) -> None:
+        if number in self._arrived:  # a new backward pass began before the last one was complete
+            self.flush()
+        self._arrived.add(number)
+        gradient = gradients[position]
+        if gradient is not None:
+            self._gradients.append(gradient)
+        if len(self._arrived) == self._num_edges:
+            self.flush()

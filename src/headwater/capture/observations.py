@@ -1,0 +1,75 @@
+"""What the observer notes of a pass while it runs: calls, the tensors they read and return, their measurements."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from headwater.capture.input_gradients import Edge
+from headwater.recording import TensorStats
+
+Measured = TensorStats | Tensor  # a tensor stands for moments still on their device
+
+
+@dataclass(slots=True, eq=False)
+class ObservedTensor:
+    """One tensor of the pass, in one version, however many calls read or return it."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    producer: nn.Module | None = None  # the innermost module that returned it
+    stats: Measured | None = None
+    gradients: list[Measured] = field(default_factory=list)  # one per backward pass
+    is_hooked: bool = False
+    just_measured: tuple[Tensor, Measured] | None = None  # a reader's share, which often is the whole gradient
+
+
+@dataclass(slots=True, eq=False)
+class ObservedInput:
+    """One tensor as one call reads it."""
+
+    path: str
+    tensor: ObservedTensor
+    source: Edge | None = None  # where autograd reads it from; only while the call runs
+    edges: list[Edge] = field(default_factory=list)  # only until the caller has returned
+    gradients: list[Measured] = field(default_factory=list)  # this call's share, one per backward pass
+
+
+@dataclass(slots=True, eq=False)
+class ObservedCall:
+    """One run of one module."""
+
+    module: nn.Module
+    parent: ObservedCall | None
+    grad_enabled: bool
+    first_sequence_number: int  # of the autograd nodes made during the call
+    inputs: list[ObservedInput] = field(default_factory=list)
+    outputs: list[tuple[str, ObservedTensor]] = field(default_factory=list)
+    input_requires_grad: bool = False
+    output_requires_grad: bool = False
+    output_is_floating: bool = False
+    finished: bool = False
+    has_positional_inputs: bool = False
+    units: tuple[Tensor, Tensor, int] | None = None
+    raised_before: BaseException | None = None  # the exception being handled when the call began, if any
+    is_second_run: bool = False  # of a reentrant checkpoint, inside the backward pass
+    late_hook: RemovableHandle | None = None
+    children: list[ObservedCall] = field(default_factory=list)  # only while the call runs
+
+    def forget_children(self) -> None:
+        """Lets go of the children's graph, once the call has compared its own edges with theirs."""
+        for child in self.children:
+            child.forget_graph()
+        self.children.clear()
+
+    def forget_graph(self) -> None:
+        """Lets go of all that would keep the user's graph alive."""
+        self.raised_before = None
+        if self.late_hook is not None:
+            self.late_hook.remove()
+            self.late_hook = None
+        for read in self.inputs:
+            read.source = None
+            read.edges = []

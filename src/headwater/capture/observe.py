@@ -1,0 +1,174 @@
+"""`observe(problem)`: one forward and backward pass of a problem, recorded, that leaves no trace."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from headwater.capture import torch_internals
+from headwater.capture.preservation import gradients_preserved, preserved
+from headwater.capture.problem import Problem, ProblemError
+from headwater.capture.recorder import Recorder, record
+from headwater.capture.structure import map_tensors, named_tensors
+from headwater.recording import Recording, SignalKind
+
+# A cotangent between 2**-20 and 2**20 leaves float32's exponents (-126 to 127) room for 30 decades of gain.
+_WELL_SCALED_EXPONENT = 20
+_MAX_SCALE_EXPONENT = 120
+
+
+def observe(problem: Problem, *, seed: int = 0, exponents: bool = False) -> Recording:
+    """The recording of one forward and backward pass.
+
+    Parameters, buffers, gradients, random states, flags and attributes are afterwards what they were. The inputs
+    are copied, so that a backward pass ends there. A lazy model runs as a copy.
+
+    A loss whose slope is far from one is scaled by a power of two and run again, so that a long decay does not end at
+    float32's smallest value; the recorded gradients are those of the loss as it is.
+
+    Args:
+        problem: what to run.
+        seed: of the random cotangents, where there is no loss.
+        exponents: also count the gradients' elements per binary exponent.
+
+    Raises:
+        ProblemError: the forward pass, the loss or the backward pass failed, or the loss is no scalar with a gradient.
+
+    >>> problem = Problem(nn.Linear(2, 1), torch.ones(1, 2), torch.zeros(1, 1), nn.MSELoss())
+    >>> observe(problem).context.cotangent
+    'loss'
+    """
+    model = problem.model
+    if any(is_lazy(tensor) for tensor in (*model.parameters(), *model.buffers())):
+        model = copy.deepcopy(model)
+    recording = _run(model, problem, seed, 0, exponents)
+    exponent = _scale_exponent(recording)
+    return _run(model, problem, seed, exponent, exponents) if exponent else recording
+
+
+def _run(model: nn.Module, problem: Problem, seed: int, scale_exponent: int, exponents: bool) -> Recording:
+    args, kwargs = _arguments(problem.inputs)
+    with (
+        preserved(*_modules_of(model, problem)),
+        torch.inference_mode(False),
+        torch.enable_grad(),
+        record(model, exponents=exponents) as recorder,
+    ):
+        output = _called("the forward pass failed on the inputs", model, *args, **kwargs)
+        loss = _loss(problem, output)
+        if loss is None:
+            roots, cotangents = _random_cotangents(output, seed)
+        else:
+            roots, cotangents = [loss], [torch.full_like(loss, 2.0**scale_exponent)]
+        with gradients_preserved(_other_leaves(roots, model)):
+            _called("the backward pass failed", torch.autograd.backward, roots, cotangents)
+        _note(recorder, loss, seed, scale_exponent)
+    return recorder.recording
+
+
+def _modules_of(model: nn.Module, problem: Problem) -> list[nn.Module]:
+    return [model, problem.loss] if isinstance(problem.loss, nn.Module) else [model]
+
+
+def _arguments(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    copied = map_tensors(dict(inputs) if isinstance(inputs, Mapping) else inputs, _detached_copy)
+    if isinstance(copied, dict):
+        if not all(isinstance(key, str) for key in copied):
+            raise ProblemError("expected the keys of a dict of inputs to be the names of the model's arguments")
+        return (), copied
+    if isinstance(copied, tuple) and not hasattr(copied, "_fields"):
+        return copied, {}
+    return (copied,), {}
+
+
+def _detached_copy(tensor: Tensor) -> Tensor:
+    return tensor.detach().clone().requires_grad_(tensor.requires_grad)
+
+
+def _called(what_failed: str, function: Any, *args: Any, **kwargs: Any) -> Any:
+    try:
+        return function(*args, **kwargs)
+    except Exception as error:
+        message = str(error).strip().splitlines()
+        first_line = message[0] if message else "no message"
+        raise ProblemError(f"{what_failed}: {type(error).__name__}: {first_line}") from error
+
+
+def _loss(problem: Problem, output: Any) -> Tensor | None:
+    """The scalar to differentiate; None where random cotangents shall be used."""
+    if problem.loss is not None:
+        targets = () if problem.targets is None else (problem.targets,)
+        loss = _called("the loss failed on the model's output", problem.loss, output, *targets)
+        where = "the loss"
+    elif isinstance(output, Tensor):
+        if output.dim():
+            return None
+        loss, where = output, "the model's scalar output"
+    else:
+        loss, where = getattr(output, "loss", None), "the output's .loss"
+        if loss is None:
+            return None
+    if not isinstance(loss, Tensor):
+        raise ProblemError(f"expected {where} to be a scalar tensor, got {type(loss).__name__}")
+    if loss.numel() != 1:
+        raise ProblemError(
+            f"expected {where} to be a scalar, got shape {tuple(loss.shape)}; "
+            "reduce it, for example with .mean() or reduction='mean'"
+        )
+    if not loss.requires_grad:
+        raise ProblemError(
+            f"{where} does not depend on any parameter through autograd: look for detach(), torch.no_grad(), "
+            "argmax or .item() on the way, or for a new tensor made from the values"
+        )
+    return loss
+
+
+def _random_cotangents(output: Any, seed: int) -> tuple[list[Tensor], list[Tensor]]:
+    tensors = list({id(t): t for _, t in named_tensors(output) if t.requires_grad}.values())
+    if not tensors:
+        raise ProblemError(
+            f"the model's output ({type(output).__name__}) holds no tensor that depends on a parameter through autograd"
+        )
+    generator = torch.Generator(device="cpu").manual_seed(seed)
+    cotangents = [
+        torch.randn(t.shape, generator=generator, dtype=torch.float32, device="cpu").to(t.device, t.dtype)
+        for t in tensors
+    ]
+    return tensors, cotangents
+
+
+def _other_leaves(roots: list[Tensor], model: nn.Module) -> list[Tensor]:
+    """Leaves outside of the model that the backward pass would add gradients to (a loss with weights of its own)."""
+    own = {id(parameter) for parameter in model.parameters()}
+    return [leaf for leaf in torch_internals.leaves_behind(roots) if id(leaf) not in own]
+
+
+def _note(recorder: Recorder, loss: Tensor | None, seed: int, scale_exponent: int) -> None:
+    recorder.note_circumstances(
+        cotangent="random" if loss is None else "loss",
+        loss=None if loss is None else float(loss.detach()),
+        seed=seed if loss is None else None,
+        backward_scale_exponent=scale_exponent,
+    )
+
+
+def _scale_exponent(recording: Recording) -> int:
+    """The exponent k for which the loss times 2**k has a cotangent near one; 0 where it is near enough, or random."""
+    if recording.context.cotangent != "loss":
+        return 0
+    gradients = [s.stats for s in recording.select(SignalKind.ACTIVATION_GRADIENT, depth=0)]
+    # A model that returns its loss beside its output: the loss' own gradient is one and says nothing.
+    gradients = [stats for stats in gradients if stats.numel > 1] or gradients
+    norm = max((stats.norm for stats in gradients if not stats.nonfinite_count), default=0.0)
+    if norm == 0.0:
+        return 0
+    exponent = -math.frexp(norm)[1]
+    if abs(exponent) <= _WELL_SCALED_EXPONENT:
+        return 0
+    return max(-_MAX_SCALE_EXPONENT, min(exponent, _MAX_SCALE_EXPONENT))

@@ -1,0 +1,310 @@
+"""Watches the calls and tensors of a pass through process-wide module hooks and autograd node hooks.
+
+Process-wide hooks leave the user's modules untouched: nothing is registered on 10,000 modules, attention's fused
+path stays as it is, ScriptModules are seen, and there is nothing to clean up on a module. Gradients are read by
+hooks on autograd nodes, which leave no attribute on the user's tensors and do not mind in-place operations.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import weakref
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from headwater.capture import torch_internals
+from headwater.capture.input_gradients import InputGradient, boundary_edges
+from headwater.capture.moments import UnmeasurableError, measure_lazily, measure_sum_lazily
+from headwater.capture.observations import Measured, ObservedCall, ObservedInput, ObservedTensor
+from headwater.capture.rectifiers import is_rectifier, unit_extremes
+from headwater.capture.structure import named_tensors, unknown_types
+from headwater.recording import TensorStats
+
+
+class PassObserver:
+    """Observes every call of a model's modules between `start` and `stop`.
+
+    Args:
+        modules: what to observe; calls of other modules in the process are ignored.
+        exponents: also count gradients per binary exponent.
+    """
+
+    def __init__(self, modules: list[nn.Module], *, exponents: bool = False) -> None:
+        self.calls: list[ObservedCall] = []
+        self.notes: dict[str, None] = {}  # in the order they came, each once
+        self._observed = {id(module) for module in modules}
+        self._rectifiers = {id(module) for module in modules if is_rectifier(module)}
+        self._exponents = exponents
+        self._calls_without_grad: dict[int, list[ObservedCall]] = {}
+        self._seen: dict[int, tuple[weakref.ref[Tensor], int, ObservedTensor]] = {}
+        self._handles: list[RemovableHandle] = []
+        self._input_gradients: list[InputGradient] = []
+        self._kept_alive: list[Any] = []
+        self._stacks = threading.local()
+
+    def start(self) -> None:
+        """Registers the process-wide hooks."""
+        hooks = torch.nn.modules.module
+        self._handles.append(hooks.register_module_forward_pre_hook(self._before_forward))
+        self._handles.append(
+            hooks.register_module_forward_hook(self._after_forward, with_kwargs=True, always_call=True)
+        )
+
+    def stop(self) -> None:
+        """Removes every hook this observer registered, and lets go of the user's tensors."""
+        for handle in self._handles:
+            torch_internals.remove_hook(handle)
+        for gradient in self._input_gradients:
+            gradient.flush()
+        for call in self.calls:
+            call.forget_graph()
+        for _, _, observed in self._seen.values():
+            observed.just_measured = None
+        self._handles.clear()
+        self._input_gradients.clear()
+        self._kept_alive.clear()
+        self._seen.clear()
+        self._calls_without_grad.clear()
+        self._stacks = threading.local()
+
+    def measured(self, tensor: Tensor, owner: str, *, exponents: bool = False) -> Measured | None:
+        """The moments of a tensor, or None and a note where it cannot be measured."""
+        return self._measured_sum([tensor], owner, exponents)
+
+    def measured_gradient(self, gradient: Tensor, owner: str) -> Measured | None:
+        """The moments of a gradient, with its exponents where they were asked for."""
+        return self._measured_sum([gradient], owner, self._exponents)
+
+    def _measured_sum(self, tensors: list[Tensor], owner: str, exponents: bool) -> Measured | None:
+        try:
+            if len(tensors) == 1:
+                return measure_lazily(tensors[0], exponents=exponents)
+            return measure_sum_lazily(tensors, exponents=exponents)
+        except UnmeasurableError as error:
+            self.notes[f"{owner} could not be measured: {error}."] = None
+        except Exception as error:  # noqa: BLE001 - the user's pass must go on whatever a tensor subclass does to us
+            self.notes[f"{owner} could not be measured: {type(tensors[0]).__name__} raised {error!r:.200}."] = None
+        return None
+
+    def hook_gradient(self, tensor: Tensor, receive: Any) -> None:
+        """Calls `receive(gradient)` whenever the gradient of this tensor, complete, flows on in a backward pass."""
+        node = tensor.grad_fn
+        if node is None:
+            node = torch_internals.gradient_accumulator(tensor)
+            self._kept_alive.append(node)
+        self._handles.append(node.register_prehook(partial(_pass_gradient, tensor.output_nr, receive)))
+
+    @property
+    def a_forward_is_running(self) -> bool:
+        """Whether this thread is inside an observed call (a backward pass seen then is the model's own affair)."""
+        return bool(self._stack)
+
+    @property
+    def _stack(self) -> list[ObservedCall]:
+        try:
+            return self._stacks.calls
+        except AttributeError:
+            self._stacks.calls = []
+            return self._stacks.calls
+
+    def _before_forward(self, module: nn.Module, args: tuple[Any, ...]) -> None:
+        if id(module) not in self._observed:
+            return
+        second_run = torch_internals.backward_is_running()
+        if second_run and not (self._calls_without_grad.get(id(module)) and torch.is_grad_enabled()):
+            return
+        stack = self._stack
+        parent = stack[-1] if stack else None
+        call = ObservedCall(module, parent, torch.is_grad_enabled(), torch_internals.next_sequence_number())
+        call.raised_before = sys.exception()
+        call.is_second_run = second_run
+        if not second_run:
+            self.calls.append(call)
+        if parent is not None:
+            parent.children.append(call)
+        stack.append(call)
+        if torch_internals.has_user_forward_hooks(module):
+            # Process-wide hooks run before the module's own, which may replace the output: look after the last of them.
+            call.late_hook = module.register_forward_hook(self._after_user_hooks, with_kwargs=True)
+        if not torch_internals.has_user_forward_pre_hooks(module):
+            # Now, because the module may change its input in place.
+            self._observe_inputs(call, args, {})
+            call.has_positional_inputs = True
+
+    def _after_forward(self, module: nn.Module, args: tuple[Any, ...], *kwargs_and_output: Any) -> None:
+        if id(module) not in self._observed:
+            return
+        call = self._close(module)
+        if call is None:
+            return
+        if sys.exception() is not call.raised_before:
+            self._stack.pop()
+            call.forget_graph()
+        elif call.late_hook is None:
+            kwargs, output = kwargs_and_output  # without kwargs where the forward raised, as above
+            self._finish(call, args, kwargs, output)
+
+    def _after_user_hooks(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        call = self._close(module)
+        if call is not None and call.late_hook is not None:
+            call.late_hook.remove()
+            call.late_hook = None
+            self._finish(call, args, kwargs, output)
+
+    def _close(self, module: nn.Module) -> ObservedCall | None:
+        """The open call of a module, now on top of the stack: what stood above it never returned."""
+        stack = self._stack
+        for position in range(len(stack) - 1, -1, -1):
+            if stack[position].module is module:
+                del stack[position + 1 :]
+                return stack[position]
+        return None
+
+    def _finish(self, call: ObservedCall, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        self._stack.pop()
+        call.finished = True
+        self._observe_inputs(call, () if call.has_positional_inputs else args, kwargs)
+        tensors = list(named_tensors(output))
+        if not call.is_second_run:
+            self._observe_outputs(call, tensors, output)
+        self._hook_inputs(call, [tensor for _, tensor in tensors])
+        if call.is_second_run:
+            self._attach_to_first_run(call, tensors)
+        if not call.grad_enabled:
+            self._calls_without_grad.setdefault(id(call.module), []).append(call)
+
+    def _observe_outputs(self, call: ObservedCall, tensors: list[tuple[str, Tensor]], output: Any) -> None:
+        for path, tensor in tensors:
+            observed = self._observe(tensor, call)
+            if observed.producer is None:
+                observed.producer = call.module
+            call.outputs.append((path, observed))
+            call.output_requires_grad |= tensor.requires_grad
+            call.output_is_floating |= tensor.is_floating_point() or tensor.is_complex()
+            self._hook_output(tensor, observed)
+        if not tensors and output is not None:
+            for name in sorted(unknown_types(output)):
+                self.notes[f"{type(call.module).__name__} returns a {name}: no tensor was found in it."] = None
+
+    def _observe_inputs(self, call: ObservedCall, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        for path, tensor in (*named_tensors(args), *named_tensors(kwargs)):
+            call.input_requires_grad |= tensor.requires_grad
+            if not (tensor.is_floating_point() or tensor.is_complex()):
+                continue
+            observed = self._observe(tensor, call)
+            if any(known.tensor is observed for known in call.inputs):  # attention(x, x, x) reads one tensor
+                continue
+            if not call.inputs and id(call.module) in self._rectifiers and not call.is_second_run:
+                call.units = self._units(tensor, observed.producer)
+            read = ObservedInput(path, observed)
+            if tensor.requires_grad and call.grad_enabled and not torch_internals.is_functorch_wrapper(tensor):
+                node = tensor.grad_fn or torch_internals.gradient_accumulator(tensor)
+                read.source = (node, tensor.output_nr)
+            call.inputs.append(read)
+
+    def _units(self, tensor: Tensor, producer: nn.Module | None) -> tuple[Tensor, Tensor, int] | None:
+        try:
+            return unit_extremes(tensor, producer)
+        except Exception:  # noqa: BLE001 - `_observe` has measured the same tensor, and noted why it cannot be
+            return None
+
+    def _observe(self, tensor: Tensor, call: ObservedCall) -> ObservedTensor:
+        """The observed tensor, measured when it is seen first, or first in this version."""
+        version = 0 if tensor.is_inference() else tensor._version
+        known = self._seen.get(id(tensor))
+        if known is not None and known[0]() is tensor and known[1] == version:
+            return known[2]
+        observed = ObservedTensor(tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."))
+        if not call.is_second_run:  # the first run was measured
+            observed.stats = self.measured(tensor, f"A tensor of {type(call.module).__name__}")
+        self._seen[id(tensor)] = (weakref.ref(tensor), version, observed)
+        return observed
+
+    def _hook_output(self, tensor: Tensor, observed: ObservedTensor) -> None:
+        if tensor.requires_grad and not observed.is_hooked and not torch_internals.is_functorch_wrapper(tensor):
+            observed.is_hooked = True
+            self.hook_gradient(tensor, partial(self._receive_whole, observed))
+
+    def _hook_inputs(self, call: ObservedCall, outputs: list[Tensor]) -> None:
+        """Reads the call's share of its inputs' gradients; where a child reads alone, the child's is the call's."""
+        read_by_source = {read.source: read for read in call.inputs if read.source is not None}
+        if read_by_source:
+            found = boundary_edges(outputs, read_by_source.keys(), call.first_sequence_number)
+            for source, edges in found.items():
+                self._hook_share(call, read_by_source[source], edges)
+        call.forget_children()
+        if call.parent is None:
+            call.forget_graph()
+
+    def _hook_share(self, call: ObservedCall, read: ObservedInput, edges: list[Any]) -> None:
+        if not edges:
+            return
+        read.edges = edges
+        for child in call.children:
+            for childs in child.inputs:
+                if childs.tensor is read.tensor and set(childs.edges) == set(edges):
+                    read.gradients = childs.gradients
+                    return
+        gradient = InputGradient(edges, partial(self._receive_share, read.tensor, read.gradients))
+        self._input_gradients.append(gradient)
+        self._handles.extend(gradient.hook(edges))
+
+    def _receive_share(self, observed: ObservedTensor, shares: list[Measured], gradients: list[Tensor]) -> None:
+        if self.a_forward_is_running:
+            return
+        measured = self._measured_sum(gradients, "An input gradient", self._exponents)
+        if measured is not None:
+            shares.append(measured)
+            if observed.is_hooked and len(gradients) == 1:
+                observed.just_measured = (gradients[0], measured)
+
+    def _receive_whole(self, observed: ObservedTensor, gradient: Tensor) -> None:
+        if self.a_forward_is_running:
+            return
+        known, observed.just_measured = observed.just_measured, None
+        if known is not None and known[0] is gradient:  # its only reader's share
+            observed.gradients.append(known[1])
+            return
+        measured = self.measured_gradient(gradient, "An activation gradient")
+        if measured is not None:
+            observed.gradients.append(measured)
+
+    def _attach_to_first_run(self, call: ObservedCall, tensors: list[tuple[str, Tensor]]) -> None:
+        """Reentrant checkpointing: the first run had no graph, so its gradients must be read in this second one."""
+        first = self._first_run_of(call, tensors)
+        for (_, observed), (_, tensor) in zip(first.outputs, tensors, strict=False):
+            self._hook_output(tensor, observed)
+            first.output_requires_grad |= tensor.requires_grad
+        for read, earlier in zip(call.inputs, first.inputs, strict=False):
+            earlier.gradients = read.gradients
+
+    def _first_run_of(self, call: ObservedCall, tensors: list[tuple[str, Tensor]]) -> ObservedCall:
+        """The latest call whose outputs had the same statistics: a second run repeats the first one's bits."""
+        candidates = self._calls_without_grad[id(call.module)]
+        found = candidates[-1]
+        if len(candidates) > 1:
+            moments = [self.measured(tensor, "A checkpoint's output") for _, tensor in tensors]
+            for candidate in reversed(candidates):
+                firsts = [observed.stats for _, observed in candidate.outputs]
+                if len(firsts) == len(moments) and all(map(_same_moments, firsts, moments)):
+                    found = candidate
+                    break
+        candidates.remove(found)
+        return found
+
+
+def _pass_gradient(output_nr: int, receive: Any, gradients: tuple[Tensor | None, ...]) -> None:
+    gradient = gradients[output_nr]
+    if gradient is not None:
+        receive(gradient)
+
+
+def _same_moments(first: Measured | None, second: Measured | None) -> bool:
+    if isinstance(first, Tensor) and isinstance(second, Tensor):
+        return torch.equal(first, second)
+    return isinstance(first, TensorStats) and isinstance(second, TensorStats) and first == second

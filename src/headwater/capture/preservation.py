@@ -1,0 +1,118 @@
+"""Puts a model, its gradients and every random generator back to what they were, bit for bit."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from headwater.capture import torch_internals
+
+
+@contextmanager
+def preserved(*models: nn.Module) -> Iterator[None]:
+    """Inside, the models may run and be differentiated; afterwards nothing of them has changed, also on an exception.
+
+    Kept: values of parameters and buffers, `.grad` (the same tensors), training flags and all other attributes
+    of every module (dicts, lists and sets one level deep), and the random states of torch on every device, `random` and
+    numpy. The users' post-accumulate hooks do not run inside: an optimiser that steps in them would train the model.
+    Costs one copy of the parameters and buffers.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(_random_states_preserved())
+        modules = list(dict.fromkeys(module for model in models for module in model.modules()))
+        stack.enter_context(_attributes_preserved(modules))
+        stack.enter_context(_values_preserved(modules))
+        parameters = list(dict.fromkeys(parameter for model in models for parameter in model.parameters()))
+        stack.enter_context(gradients_preserved(parameters))
+        stack.enter_context(torch_internals.without_post_accumulate_hooks(parameters))
+        yield
+
+
+@contextmanager
+def gradients_preserved(leaves: Sequence[Tensor]) -> Iterator[None]:
+    """Inside, every `.grad` starts empty; afterwards each is the tensor, or the None, that it was."""
+    gradients = [leaf.grad for leaf in leaves]
+    try:
+        for leaf in leaves:
+            leaf.grad = None
+        yield
+    finally:
+        for leaf, gradient in zip(leaves, gradients, strict=True):
+            leaf.grad = gradient
+
+
+@contextmanager
+def _random_states_preserved() -> Iterator[None]:
+    python_state, numpy_state = random.getstate(), np.random.get_state()
+    cuda_devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []
+    with torch.random.fork_rng(devices=cuda_devices):
+        try:
+            yield
+        finally:
+            random.setstate(python_state)
+            np.random.set_state(numpy_state)
+
+
+@contextmanager
+def _values_preserved(modules: list[nn.Module]) -> Iterator[None]:
+    tensors = dict.fromkeys(tensor for module in modules for tensor in _tensors_of(module))
+    saved = [
+        (tensor, tensor._version, tensor.detach().clone())
+        for tensor in tensors
+        if not (is_lazy(tensor) or tensor.is_inference())
+    ]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for tensor, version, values in saved:
+                # Batch normalisation changes its statistics without moving their version on.
+                if tensor._version != version or not torch.equal(tensor, values):
+                    tensor.copy_(values)
+
+
+def _tensors_of(module: nn.Module) -> Iterator[Tensor]:
+    """Parameters, buffers, and tensors held as ordinary attributes (masks, statistics that are no buffers)."""
+    yield from module.parameters(recurse=False)
+    yield from module.buffers(recurse=False)
+    yield from (value for value in vars(module).values() if isinstance(value, Tensor))
+
+
+@contextmanager
+def _attributes_preserved(modules: list[nn.Module]) -> Iterator[None]:
+    saved = [dict(vars(module)) for module in modules]
+    containers = [
+        (value, value.copy())
+        for attributes in saved
+        for value in attributes.values()
+        if isinstance(value, dict | list | set)
+    ]
+    try:
+        yield
+    finally:
+        for module, attributes in zip(modules, saved, strict=True):
+            _put_back(vars(module), attributes)
+        for container, contents in containers:
+            _refill(container, contents)
+
+
+def _put_back(current: dict[str, Any], before: dict[str, Any]) -> None:
+    if len(current) == len(before) and all(current.get(key, current) is value for key, value in before.items()):
+        return
+    current.clear()
+    current.update(before)
+
+
+def _refill(container: Any, contents: Any) -> None:
+    if isinstance(container, list):
+        container[:] = contents
+    else:
+        container.clear()
+        container.update(contents)

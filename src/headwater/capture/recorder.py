@@ -1,0 +1,107 @@
+"""`record(model)`: watches the passes that run inside a `with` block and makes a recording of them."""
+
+from __future__ import annotations
+
+import platform
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Any, Self
+
+import torch
+from torch import nn
+
+from headwater._version import __version__
+from headwater.capture import torch_internals
+from headwater.capture.assembly import assemble
+from headwater.capture.cpu_moments import load_fused_moments
+from headwater.capture.observer import PassObserver
+from headwater.capture.weights import WeightWatcher
+from headwater.recording import Context, Recording
+
+
+class RecorderError(RuntimeError):
+    """A recorder was used out of order; the message says what to do."""
+
+
+class Recorder:
+    """Watches one model from the beginning to the end of a `with` block; made by `record`."""
+
+    def __init__(self, model: nn.Module, *, exponents: bool = False) -> None:
+        if not isinstance(model, nn.Module):
+            raise TypeError(f"expected a torch.nn.Module to record, got {type(model).__name__}")
+        self._model = torch_internals.uncompiled(model)
+        self._exponents = exponents
+        self._circumstances: dict[str, Any] = {}
+        self._recording: Recording | None = None
+        self._exit: ExitStack | None = None
+
+    @property
+    def recording(self) -> Recording:
+        """What was recorded, once the `with` block has ended.
+
+        Raises:
+            RecorderError: the block has not ended yet, or has not begun.
+        """
+        if self._recording is None:
+            raise RecorderError(
+                "the recording is finished when the block 'with record(model) as recorder:' ends; read it after that"
+            )
+        return self._recording
+
+    def __enter__(self) -> Self:
+        if self._exit is not None:
+            raise RecorderError("this recorder is recording already; call record(model) again for a second one")
+        self._recording = None
+        load_fused_moments()
+        modules = list(self._model.modules())
+        self._observer = PassObserver(modules, exponents=self._exponents)
+        self._weights = WeightWatcher(self._model, self._observer)
+        with ExitStack() as stack:  # whatever fails in here leaves nothing behind
+            stack.callback(self._observer.stop)
+            stack.enter_context(torch_internals.compiled_code_runs_eagerly())
+            self._weights.start()
+            self._observer.start()
+            self._exit = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        assert self._exit is not None
+        stack, self._exit = self._exit, None
+        with stack:
+            self._weights.stop()
+        context = Context(**{"cotangent": "user", "versions": _versions(), **self._circumstances})
+        self._recording = assemble(self._model, self._observer, self._weights, context)
+        del self._observer, self._weights
+
+    def note_circumstances(self, **circumstances: Any) -> None:
+        """Fields of the recording's `Context` that only the caller knows, such as the loss."""
+        self._circumstances.update(circumstances)
+
+
+def record(model: nn.Module, *, exponents: bool = False) -> Recorder:
+    """A context manager that records every forward and backward pass of the model inside its `with` block.
+
+    Outputs, gradients, parameters, buffers, RNG states, flags, hooks and attributes are what they would have been
+    without it, bit for bit, also after an exception. A compiled model runs its original Python meanwhile.
+
+    Args:
+        model: any module; a part of a network is recorded with the part as root.
+        exponents: also count the gradients' elements per binary exponent (slower).
+
+    Raises:
+        TypeError: not a module.
+
+    >>> import torch
+    >>> model = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.Tanh())
+    >>> with record(model) as recorder:
+    ...     model(torch.ones(1, 3)).sum().backward()
+    >>> [call.module for call in recorder.recording.calls]
+    ['', '0', '1']
+    """
+    return Recorder(model, exponents=exponents)
+
+
+def _versions() -> dict[str, str]:
+    return {"headwater": __version__, "torch": torch.__version__, "python": platform.python_version()}

@@ -1,0 +1,133 @@
+"""Every use of a private or undocumented torch function, one function each, so that a torch release breaks one file."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import Node
+from torch.utils.hooks import RemovableHandle
+
+
+def backward_is_running() -> bool:
+    """Whether this thread is inside a backward pass (a forward seen then is a checkpoint's second run)."""
+    return torch._C._current_graph_task_id() != -1
+
+
+def remove_hook(handle: RemovableHandle) -> None:
+    """Removes a hook of any kind; a process-wide forward hook's own handle leaves its mark "with kwargs" behind."""
+    handle.remove()
+    torch.nn.modules.module._global_forward_hooks_with_kwargs.pop(handle.id, None)
+
+
+def is_functorch_wrapper(tensor: Tensor) -> bool:
+    """Whether the tensor is a vmap or grad transform's wrapper, whose values cannot be read."""
+    return torch._C._functorch.is_functorch_wrapped_tensor(tensor)  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def is_fake(tensor: Tensor) -> bool:
+    """Whether the tensor has a shape but no values (FakeTensor)."""
+    fake_tensor = sys.modules.get("torch._subclasses.fake_tensor")
+    return fake_tensor is not None and isinstance(tensor, fake_tensor.FakeTensor)
+
+
+def is_script_module(module: nn.Module) -> bool:
+    """Whether TorchScript runs the module: its children are not called through Python."""
+    return isinstance(module, torch.jit.ScriptModule)
+
+
+def uncompiled(module: nn.Module) -> nn.Module:
+    """The module that `torch.compile` wrapped, or the module itself."""
+    return getattr(module, "_orig_mod", module) if type(module).__name__ == "OptimizedModule" else module
+
+
+@contextmanager
+def compiled_code_runs_eagerly() -> Iterator[None]:
+    """Inside, compiled functions run their original Python, so that module hooks fire.
+
+    Hooks that come after the first compiled run are silently ignored otherwise.
+    """
+    if "torch._dynamo" not in sys.modules:  # nothing can have been compiled; importing dynamo takes a second
+        yield
+        return
+    with torch.compiler.set_stance("force_eager"):
+        yield
+
+
+def dispatch_mode_is_active() -> bool:
+    """Whether the user runs under a TorchDispatchMode (a FLOP counter, say), which would see our operations."""
+    return torch._C._len_torch_dispatch_stack() > 0
+
+
+@contextmanager
+def without_dispatch_modes() -> Iterator[None]:
+    """Inside, the user's dispatch modes see nothing."""
+    from torch.utils._python_dispatch import _disable_current_modes
+
+    with _disable_current_modes():
+        yield
+
+
+def without_function_modes() -> AbstractContextManager[None]:
+    """Inside, the user's torch function modes and tensor subclasses see nothing."""
+    return torch._C.DisableTorchFunction()
+
+
+def without_autocast() -> AbstractContextManager[None]:
+    """Inside, autocast does not change the dtype that an operation computes in."""
+    return torch._C._DisableAutocast()
+
+
+def gradient_accumulator(leaf: Tensor) -> Node:
+    """The autograd node that adds to `leaf.grad`. The tensor holds it weakly: keep it while hooks on it are needed."""
+    return torch.autograd.graph.get_gradient_edge(leaf).node
+
+
+def has_user_forward_hooks(module: nn.Module) -> bool:
+    """Whether the module has forward hooks of its own, which may replace its output."""
+    return bool(module._forward_hooks)
+
+
+def has_user_forward_pre_hooks(module: nn.Module) -> bool:
+    """Whether the module has forward pre-hooks of its own, which may replace its input."""
+    return bool(module._forward_pre_hooks)
+
+
+@contextmanager
+def without_post_accumulate_hooks(parameters: Sequence[Tensor]) -> Iterator[None]:
+    """Inside, the users' post-accumulate hooks (optimisers that step during backward) do not run."""
+    hooks: list[Any] = [parameter._post_accumulate_grad_hooks for parameter in parameters]
+    hooked = [(p, h) for p, h in zip(parameters, hooks, strict=True) if h]
+    try:
+        for parameter, _ in hooked:
+            parameter._post_accumulate_grad_hooks = None  # type: ignore[assignment]
+        yield
+    finally:
+        for parameter, saved in hooked:
+            parameter._post_accumulate_grad_hooks = saved
+
+
+def next_sequence_number() -> int:
+    """The number that autograd gives the next node made in this thread."""
+    return torch._C._autograd._get_sequence_nr()  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def leaves_behind(roots: Sequence[Tensor]) -> list[Tensor]:
+    """The leaf tensors that a backward pass from the roots would add gradients to."""
+    stack = [root.grad_fn for root in roots if root.grad_fn is not None]
+    seen = set(stack)
+    leaves: list[Tensor] = []
+    while stack:
+        node = stack.pop()
+        leaf = getattr(node, "variable", None)
+        if isinstance(leaf, Tensor):
+            leaves.append(leaf)
+        for next_node, _ in node.next_functions:
+            if next_node is not None and next_node not in seen:
+                seen.add(next_node)
+                stack.append(next_node)
+    return leaves

@@ -1,0 +1,92 @@
+"""Reads every parameter before the pass and its gradient in the backward pass."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from headwater.capture.observations import Measured
+from headwater.capture.observer import PassObserver
+
+
+@dataclass(slots=True, eq=False)
+class WatchedParameter:
+    """One parameter, under its first name, and what was measured of it."""
+
+    name: str
+    owner: str
+    parameter: nn.Parameter
+    weight: Measured | None = None
+    gradients: list[Measured] = field(default_factory=list)
+    received_gradient: bool = False
+    is_hooked: bool = False
+    is_accumulating: bool = False  # `.grad` was empty before the first gradient came: it holds their sum
+    num_accumulated: int = 0
+
+
+class WeightWatcher:
+    """Measures parameters and their gradients, as they arrive, before they are added to `.grad`.
+
+    So the gradient is that of the observed pass, whatever `.grad` held before. Where several backward passes add up
+    in a `.grad` that was empty, the sum, which the optimiser sees, is measured in the end.
+    """
+
+    def __init__(self, model: nn.Module, observer: PassObserver) -> None:
+        self._observer = observer
+        self.parameters = [
+            WatchedParameter(name, name.rpartition(".")[0], parameter) for name, parameter in model.named_parameters()
+        ]
+
+    def start(self) -> None:
+        """Measures the parameters and hooks their gradients."""
+        for watched in self.parameters:
+            self._begin(watched)
+
+    def stop(self) -> None:
+        """Measures what could only be measured when the pass was over."""
+        for watched in self.parameters:
+            if watched.weight is None and not is_lazy(watched.parameter):
+                self._measure_weight(watched)
+            gradient = watched.parameter.grad
+            if watched.is_accumulating and watched.num_accumulated > 1 and gradient is not None:
+                total = self._observer.measured_gradient(gradient, f"The gradient of '{watched.name}'")
+                if total is not None:
+                    watched.gradients = [total]
+
+    def begin_initialized(self) -> None:
+        """Starts with the lazy parameters that have got their shape since."""
+        for watched in self.parameters:
+            if watched.weight is None:
+                self._begin(watched)
+
+    @property
+    def has_lazy(self) -> bool:
+        """Whether some parameter has no shape yet."""
+        return any(is_lazy(watched.parameter) for watched in self.parameters)
+
+    def _begin(self, watched: WatchedParameter) -> None:
+        if is_lazy(watched.parameter):
+            return
+        self._measure_weight(watched)
+        if watched.parameter.requires_grad and not watched.is_hooked and not torch.is_inference_mode_enabled():
+            watched.is_hooked = True
+            self._observer.hook_gradient(watched.parameter, partial(self._receive, watched))
+
+    def _measure_weight(self, watched: WatchedParameter) -> None:
+        watched.weight = self._observer.measured(watched.parameter, f"The parameter '{watched.name}'")
+
+    def _receive(self, watched: WatchedParameter, gradient: Tensor) -> None:
+        if self._observer.a_forward_is_running:
+            return
+        watched.received_gradient = True
+        if watched.parameter.grad is None:
+            watched.is_accumulating = True
+            watched.num_accumulated = 0
+        watched.num_accumulated += 1
+        measured = self._observer.measured_gradient(gradient, f"The gradient of '{watched.name}'")
+        if measured is not None:
+            watched.gradients.append(measured)

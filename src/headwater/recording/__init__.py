@@ -1,0 +1,17 @@
+"""Recordings: what was measured, as plain data. No torch in here."""
+
+from headwater.recording.builder import RecordingBuilder as RecordingBuilder
+from headwater.recording.context import Context as Context
+from headwater.recording.exponent_histogram import ExponentHistogram as ExponentHistogram
+from headwater.recording.merging import merge as merge
+from headwater.recording.recording import Recording as Recording
+from headwater.recording.signal import Signal as Signal
+from headwater.recording.signal import SignalKind as SignalKind
+from headwater.recording.storage import RecordingFileError as RecordingFileError
+from headwater.recording.storage import load as load
+from headwater.recording.storage import save as save
+from headwater.recording.tables import Call as Call
+from headwater.recording.tables import ModuleInfo as ModuleInfo
+from headwater.recording.tables import ParameterInfo as ParameterInfo
+from headwater.recording.tables import UnitExtremes as UnitExtremes
+from headwater.recording.tensor_stats import TensorStats as TensorStats

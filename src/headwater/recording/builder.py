@@ -1,0 +1,168 @@
+"""Puts a recording together row by row; the only writer of the tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from headwater.recording.context import Context
+from headwater.recording.exponent_histogram import ExponentHistogram
+from headwater.recording.recording import KINDS, Recording
+from headwater.recording.signal import SignalKind
+from headwater.recording.tables import (
+    CALL_COLUMNS,
+    MODULE_COLUMNS,
+    PARAMETER_COLUMNS,
+    SIGNAL_COLUMNS,
+    UNIT_COLUMNS,
+)
+from headwater.recording.tensor_stats import TensorStats
+
+
+class RecordingBuilder:
+    """Collects modules, calls, signals and parameters, then `build`s a frozen `Recording`.
+
+    >>> builder = RecordingBuilder()
+    >>> root = builder.add_module("", "Linear")
+    >>> depth = builder.add_call(root)
+    >>> builder.add_signal(root, SignalKind.ACTIVATION, TensorStats.from_values([3.0, 4.0]), depth=depth)
+    0
+    >>> builder.build().signal("activation", depth).norm
+    5.0
+    """
+
+    def __init__(self) -> None:
+        self._module_names: list[str] = []
+        self._modules: list[tuple] = []
+        self._calls: list[tuple] = []
+        self._num_calls_of: dict[int, int] = {}
+        self._signals: list[tuple] = []
+        self._parameters: list[tuple] = []
+        self._units: list[tuple] = []
+        self._unit_minimum: list[np.ndarray] = []
+        self._unit_maximum: list[np.ndarray] = []
+        self._num_units = 0
+        self._num_tensors = 0
+        self._strings: dict[str, int] = {}
+        self._shapes: dict[tuple[int, ...], int] = {}
+        self._exponents: list[ExponentHistogram] = []
+
+    def add_module(self, name: str, type: str, *, parent: int = -1, training: bool = True, is_leaf: bool = True) -> int:
+        """Adds a module and returns its index; the model itself, named "", must come first."""
+        self._module_names.append(name)
+        self._modules.append((self._string(type), parent, training, is_leaf))
+        return len(self._modules) - 1
+
+    def add_call(
+        self,
+        module: int,
+        *,
+        parent: int = -1,
+        grad_enabled: bool = True,
+        input_requires_grad: bool = False,
+        output_requires_grad: bool = True,
+        output_is_floating: bool = True,
+        finished: bool = True,
+    ) -> int:
+        """Adds the next call in execution order and returns its depth."""
+        call = self._num_calls_of.get(module, 0)
+        self._num_calls_of[module] = call + 1
+        flags = (grad_enabled, input_requires_grad, output_requires_grad, output_is_floating, finished)
+        self._calls.append((module, call, parent, *flags))
+        return len(self._calls) - 1
+
+    def add_signal(
+        self,
+        module: int,
+        kind: SignalKind,
+        stats: TensorStats,
+        *,
+        depth: int = -1,
+        item: str = "",
+        shape: tuple[int, ...] | None = None,
+        dtype: str = "float32",
+        tensor: int | None = None,
+    ) -> int:
+        """Adds one measured tensor and returns its tensor number: `tensor`, or a new one."""
+        if tensor is None:
+            tensor = self._num_tensors
+        self._num_tensors = max(self._num_tensors, tensor + 1)
+        exponents = -1
+        if stats.exponents is not None:
+            self._exponents.append(stats.exponents)
+            exponents = len(self._exponents) - 1
+        self._signals.append(
+            (
+                module,
+                self._calls[depth][1] if depth >= 0 else 0,
+                depth,
+                KINDS.index(kind),
+                self._string(item),
+                self._shape((stats.numel,) if shape is None else shape),
+                self._string(dtype),
+                tensor,
+                stats.numel,
+                stats.nan_count,
+                stats.inf_count,
+                stats.zero_count,
+                stats.sum,
+                stats.sum_abs,
+                stats.sum_squares,
+                stats.max_abs,
+                stats.scale_exponent,
+                exponents,
+            )
+        )
+        return tensor
+
+    def add_parameter(
+        self,
+        module: int,
+        name: str,
+        *,
+        shape: tuple[int, ...] = (1,),
+        dtype: str = "float32",
+        requires_grad: bool = True,
+        received_gradient: bool = True,
+        initialized: bool = True,
+    ) -> None:
+        """Adds a parameter by its full name."""
+        flags = (requires_grad, received_gradient, initialized)
+        self._parameters.append((module, self._string(name), self._shape(shape), self._string(dtype), *flags))
+
+    def add_units(
+        self,
+        depth: int,
+        num_samples: int,
+        minimum: Sequence[float] | np.ndarray,
+        maximum: Sequence[float] | np.ndarray,
+    ) -> None:
+        """Adds the per-unit pre-activation extremes of one rectifier call."""
+        self._units.append((depth, len(minimum), num_samples, self._num_units))
+        self._unit_minimum.append(np.asarray(minimum, dtype=np.float64))
+        self._unit_maximum.append(np.asarray(maximum, dtype=np.float64))
+        self._num_units += len(minimum)
+
+    def build(self, context: Context | None = None) -> Recording:
+        """The finished recording."""
+        return Recording(
+            module_names=tuple(self._module_names),
+            module_table=np.array(self._modules, dtype=MODULE_COLUMNS),
+            call_table=np.array(self._calls, dtype=CALL_COLUMNS),
+            signal_table=np.array(self._signals, dtype=SIGNAL_COLUMNS),
+            parameter_table=np.array(self._parameters, dtype=PARAMETER_COLUMNS),
+            unit_table=np.array(self._units, dtype=UNIT_COLUMNS),
+            unit_minimum=np.concatenate([np.empty(0), *self._unit_minimum]),
+            unit_maximum=np.concatenate([np.empty(0), *self._unit_maximum]),
+            strings=tuple(self._strings),
+            shapes=tuple(self._shapes),
+            exponents=tuple(self._exponents),
+            context=context or Context(),
+        )
+
+    def _string(self, text: str) -> int:
+        return self._strings.setdefault(text, len(self._strings))
+
+    def _shape(self, shape: tuple[int, ...]) -> int:
+        return self._shapes.setdefault(tuple(shape), len(self._shapes))

@@ -1,0 +1,218 @@
+"""The finished, torch-free data of one or more observed passes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+
+from headwater.recording.context import Context
+from headwater.recording.exponent_histogram import ExponentHistogram
+from headwater.recording.signal import Signal, SignalKind
+from headwater.recording.tables import Call, ModuleInfo, ParameterInfo, UnitExtremes
+from headwater.recording.tensor_stats import TensorStats
+
+KINDS: tuple[SignalKind, ...] = tuple(SignalKind)
+_KIND_INDEX = {kind: index for index, kind in enumerate(KINDS)}
+
+
+@dataclass(frozen=True, eq=False)
+class Recording:
+    """Everything measured in one or more passes, in columns. Frozen: made by `RecordingBuilder`, `load` or `merge`.
+
+    Read it through `calls`, `modules`, `parameters`, `select` and `signal`; the arrays are there for code that needs
+    whole columns at once.
+
+    Args:
+        module_names: `named_modules()` paths; the model itself, "", comes first.
+        module_table, call_table, signal_table, parameter_table: see `headwater.recording.tables`.
+        unit_table: which rectifier calls have per-unit extremes, and where in the unit arrays.
+        unit_minimum, unit_maximum: those extremes, one entry per unit.
+        strings, shapes, exponents: what the tables' indices point to.
+        context: the circumstances.
+    """
+
+    module_names: tuple[str, ...]
+    module_table: np.ndarray
+    call_table: np.ndarray
+    signal_table: np.ndarray
+    parameter_table: np.ndarray
+    unit_table: np.ndarray
+    unit_minimum: np.ndarray
+    unit_maximum: np.ndarray
+    strings: tuple[str, ...]
+    shapes: tuple[tuple[int, ...], ...]
+    exponents: tuple[ExponentHistogram, ...]
+    context: Context
+
+    def __post_init__(self) -> None:
+        for array in (self.module_table, self.call_table, self.signal_table, self.parameter_table, self.unit_table):
+            array.flags.writeable = False
+        self.unit_minimum.flags.writeable = self.unit_maximum.flags.writeable = False
+
+    @cached_property
+    def modules(self) -> Sequence[ModuleInfo]:
+        """Every module of the model, in `named_modules()` order, called or not."""
+        return tuple(
+            ModuleInfo(
+                name=name,
+                type=self.strings[row["type"]],
+                parent=None if row["parent"] < 0 else self.module_names[row["parent"]],
+                training=bool(row["training"]),
+                is_leaf=bool(row["is_leaf"]),
+            )
+            for name, row in zip(self.module_names, self.module_table, strict=True)
+        )
+
+    @cached_property
+    def calls(self) -> Sequence[Call]:
+        """Every call in execution order: `calls[depth].depth == depth`."""
+        names, types = self.module_names, self.module_table["type"]
+        return tuple(
+            Call(names[row[0]], self.strings[types[row[0]]], row[1], depth, row[2], *row[3:])
+            for depth, row in enumerate(self.call_table.tolist())
+        )
+
+    @cached_property
+    def parameters(self) -> Sequence[ParameterInfo]:
+        """Every parameter of the model, in `named_parameters()` order."""
+        return tuple(
+            ParameterInfo(self.module_names[m], self.strings[n], self.shapes[s], self.strings[d], *flags)
+            for m, n, s, d, *flags in self.parameter_table.tolist()
+        )
+
+    @cached_property
+    def units(self) -> Sequence[UnitExtremes]:
+        """Per-unit pre-activation extremes of the rectifier calls that were measured."""
+        return tuple(
+            UnitExtremes(
+                depth, num_samples, self.unit_minimum[first : first + num], self.unit_maximum[first : first + num]
+            )
+            for depth, num, num_samples, first in self.unit_table.tolist()
+        )
+
+    def select(
+        self, kind: SignalKind | str | None = None, *, module: str | None = None, depth: int | None = None
+    ) -> list[Signal]:
+        """The signals of a kind, module or call, in the order they stand in the table.
+
+        Raises:
+            ValueError: no such kind.
+        """
+        kind = None if kind is None else SignalKind(kind)
+        if module is None and depth is None:
+            rows = range(len(self.signal_table)) if kind is None else self._rows_by_kind[kind]
+        elif depth is not None:
+            rows = self._rows_by_depth.get(depth, ())
+        else:
+            rows = self._rows_by_module.get(module or "", ())
+        return [s for s in map(self._signal_at, rows) if _matches(s, kind, module, depth)]
+
+    def signal(self, kind: SignalKind | str, depth: int) -> TensorStats | None:
+        """Merged statistics of all items (a tuple's tensors) of a kind at one call; None if none was measured."""
+        merged: TensorStats | None = None
+        for signal in self.select(kind, depth=depth):
+            merged = signal.stats if merged is None else merged.merge(signal.stats)
+        return merged
+
+    def children(self, depth: int) -> Sequence[int]:
+        """Depths of the calls that the call at this depth made itself; of the top-level calls for -1."""
+        return self._children.get(depth, ())
+
+    def __iter__(self) -> Iterator[Signal]:
+        return (self._signal_at(row) for row in range(len(self.signal_table)))
+
+    def __len__(self) -> int:
+        return len(self.signal_table)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Recording):
+            return NotImplemented
+        return (
+            _is_same(self.context, other.context)
+            and self.modules == other.modules
+            and self.calls == other.calls
+            and self.parameters == other.parameters
+            and list(self) == list(other)
+            and np.array_equal(self.unit_table, other.unit_table)
+            and np.array_equal(self.unit_minimum, other.unit_minimum, equal_nan=True)
+            and np.array_equal(self.unit_maximum, other.unit_maximum, equal_nan=True)
+        )
+
+    __hash__ = None  # type: ignore[assignment]  # arrays inside: not hashable
+
+    def __repr__(self) -> str:
+        return (
+            f"<Recording of {self.context.model_type or 'a model'}: {len(self.module_names)} modules,"
+            f" {len(self.call_table)} calls, {len(self.signal_table)} signals>"
+        )
+
+    @cached_property
+    def _signals(self) -> list[Signal | None]:
+        return [None] * len(self.signal_table)
+
+    @cached_property
+    def _signal_rows(self) -> list[tuple]:
+        return self.signal_table.tolist()
+
+    def _signal_at(self, row: int) -> Signal:
+        found = self._signals[row]
+        if found is None:
+            found = self._signals[row] = self._make_signal(self._signal_rows[row])
+        return found
+
+    def _make_signal(self, columns: tuple) -> Signal:
+        module, call, depth, kind, item, shape, dtype, tensor, *moments, exponents = columns
+        return Signal(
+            module=self.module_names[module],
+            call=call,
+            depth=depth,
+            kind=KINDS[kind],
+            item=self.strings[item],
+            module_type=self.strings[self.module_table["type"][module]],
+            shape=self.shapes[shape],
+            dtype=self.strings[dtype],
+            tensor=tensor,
+            stats=TensorStats(*moments, exponents=None if exponents < 0 else self.exponents[exponents]),
+        )
+
+    @cached_property
+    def _rows_by_kind(self) -> dict[SignalKind, Sequence[int]]:
+        kinds = self.signal_table["kind"]
+        return {kind: np.flatnonzero(kinds == index).tolist() for kind, index in _KIND_INDEX.items()}
+
+    @cached_property
+    def _rows_by_depth(self) -> dict[int, list[int]]:
+        return _group(self.signal_table["depth"].tolist())
+
+    @cached_property
+    def _rows_by_module(self) -> dict[str, list[int]]:
+        return {self.module_names[m]: rows for m, rows in _group(self.signal_table["module"].tolist()).items()}
+
+    @cached_property
+    def _children(self) -> dict[int, list[int]]:
+        return _group(self.call_table["parent"].tolist())
+
+
+def _is_same(a: Context, b: Context) -> bool:
+    # A loss that is NaN is the same loss, though NaN is not equal to itself.
+    both_nan = a.loss is not None and b.loss is not None and math.isnan(a.loss) and math.isnan(b.loss)
+    return replace(a, loss=None) == replace(b, loss=None) if both_nan else a == b
+
+
+def _matches(signal: Signal, kind: str | None, module: str | None, depth: int | None) -> bool:
+    return (
+        (kind is None or signal.kind == kind)
+        and (module is None or signal.module == module)
+        and (depth is None or signal.depth == depth)
+    )
+
+
+def _group(keys: list[int]) -> dict[int, list[int]]:
+    groups: dict[int, list[int]] = {}
+    for index, key in enumerate(keys):
+        groups.setdefault(key, []).append(index)
+    return groups
