@@ -174,17 +174,17 @@ class _Assembly:
             for child in module.modules()
             if child is not module
         }
-        named = list(self._model.named_modules())
-        hidden = [name for name, module in named if id(module) in inside_script and id(module) not in called]
-        silent = [
-            name
-            for name, module in named
-            if id(module) not in called | inside_script and next(module.parameters(recurse=False), None) is not None
-        ]
+        uncalled = [(name, module) for name, module in self._model.named_modules() if id(module) not in called]
+        hidden = [name for name, module in uncalled if id(module) in inside_script]
+        silent = [name for name, module in uncalled if id(module) not in inside_script and _has_parameters(module)]
         if hidden:
             yield f"Inside a ScriptModule no call can be observed: {_listed(hidden)}."
         if silent:
             yield f"Never called as a module in this recording (skipped, or used without a call): {_listed(silent)}."
+
+
+def _has_parameters(module: nn.Module) -> bool:
+    return next(module.parameters(recurse=False), None) is not None
 
 
 def _device_vectors(observer: PassObserver, weights: WeightWatcher) -> Iterator[Tensor]:

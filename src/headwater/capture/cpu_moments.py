@@ -105,12 +105,15 @@ def _piece_stats(values: Tensor) -> TensorStats:
     max_abs = float(absolute.max())
     if not (safe[0] <= max_abs <= safe[1] or max_abs == 0.0):
         return _careful_stats(values)
+    zero_count = int(np.count_nonzero(absolute == 0.0)) if absolute.min() == 0.0 else 0
+    sum_abs = float(absolute.sum())
+    squares = np.multiply(absolute, absolute, out=absolute)  # summed in pairs, which loses less than a dot product
     return TensorStats(
         numel=array.size,
-        zero_count=int(np.count_nonzero(absolute == 0.0)) if absolute.min() == 0.0 else 0,
+        zero_count=zero_count,
         sum=float(array.sum()),
-        sum_abs=float(absolute.sum()),
-        sum_squares=float(np.dot(array, array)),
+        sum_abs=sum_abs,
+        sum_squares=float(squares.sum()),
         max_abs=max_abs,
     )
 

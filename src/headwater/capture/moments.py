@@ -6,6 +6,8 @@ per tensor, and are moved together when the pass is over.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -93,13 +95,13 @@ def _measure(tensor: Tensor, exponents: bool) -> TensorStats | Tensor:
             local = local.cpu()
         if local.layout is not torch.strided:
             return _sparse_stats(local, exponents)
-        values, repeats = _flattened(local)
+        values, repeats = _flattened(local.resolve_neg())
         if values.device.type != "cpu":
             vector = device_moments(values)
             return vector if repeats == 1 else _repeated(vector, repeats)
         stats = cpu_stats(values)
         if exponents:
-            stats = stats.merge(TensorStats(0, exponents=exponent_histogram(values)))
+            stats = replace(stats, exponents=exponent_histogram(values))
         return stats if repeats == 1 else _repeated_stats(stats, repeats)
 
 
@@ -196,7 +198,8 @@ def _repeated_stats(stats: TensorStats, repeats: int) -> TensorStats:
     exponents = stats.exponents
     if exponents is not None:
         exponents = ExponentHistogram(exponents.lowest, tuple(count * repeats for count in exponents.counts))
-    return TensorStats(
+    return replace(
+        stats,
         numel=stats.numel * repeats,
         nan_count=stats.nan_count * repeats,
         inf_count=stats.inf_count * repeats,
@@ -204,7 +207,5 @@ def _repeated_stats(stats: TensorStats, repeats: int) -> TensorStats:
         sum=stats.sum * repeats,
         sum_abs=stats.sum_abs * repeats,
         sum_squares=stats.sum_squares * repeats,
-        max_abs=stats.max_abs,
-        scale_exponent=stats.scale_exponent,
         exponents=exponents,
     )
