@@ -67,7 +67,7 @@ def scalar_loss(output: Any) -> Tensor | None:
     for tensor in tensors_in(output):
         if not tensor.requires_grad:
             continue
-        values = torch.view_as_real(tensor) if tensor.is_complex() else tensor
+        values = torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor
         slope = torch.linspace(-1.0, 2.0, values.numel(), dtype=torch.float64).to(values.dtype)
         parts.append((values.reshape(-1) * slope).sum().double())
     return torch.stack(parts).sum() if parts else None
@@ -149,6 +149,30 @@ def assert_recording_changes_nothing(scenario: Scenario) -> Recording:
         assert not random_itself, "two bare runs differ:\n" + "\n".join(random_itself[:30])
     assert not found, "recording changed:\n" + "\n".join(found[:30])
     return recorder.recording
+
+
+def recording_of(
+    make_model: Callable[[], nn.Module], *make_args: Callable[[], Any], step: Step = forward_and_backward
+) -> Recording:
+    """As `assert_recording_changes_nothing`, of a model and the makers of its arguments (seeded before they run).
+
+    Raises:
+        AssertionError: something differs, or the step itself raised.
+    """
+    errors: list[str] = []
+
+    def watched(case: Case) -> Any:
+        try:
+            return step(case)
+        except BaseException:
+            errors.append(traceback.format_exc())
+            raise
+
+    recording = assert_recording_changes_nothing(
+        Scenario(build=lambda: Case(model=make_model(), args=tuple(make() for make in make_args)), step=watched)
+    )
+    assert not errors, f"the model itself fails:\n{errors[0]}"
+    return recording
 
 
 def assert_observe_leaves_no_trace(problem: Problem) -> Recording:

@@ -94,6 +94,8 @@ class Snapshotter:
     def _attributes(self, attributes: dict[str, Any], path: str) -> Iterator[tuple[str, object]]:
         yield f"{path} attributes", tuple(attributes)
         for name, item in attributes.items():
+            if "dynamo" in name:  # addresses, and the compiler's own notes
+                continue
             yield from self._walk(item, f"{path}.{name}")
 
     def _tensor(self, tensor: Tensor, path: str) -> Iterator[tuple[str, object]]:

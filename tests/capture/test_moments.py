@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from headwater.capture import UnmeasurableError, measure
+from headwater.capture import UnmeasurableError, cpu_moments, measure
+from headwater.capture.moments import device_moments, measure_sum_lazily, stats_from_vector
+from headwater.recording import TensorStats
 from tests.oracles.moments import assert_moments_match, exact_moments, exact_norm
 
 CHUNK = 1 << 17  # the kernel reads pieces of this size
 SIZES = [0, 1, 2, 3, 7, 8, 9, 255, 2047, 2048, 2049, 4097, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK, 300_000]
+KERNELS: list[Any] = [None]
+if importlib.util.find_spec("numba") is not None:
+    from headwater.capture.fused_moments import fused_moments
+
+    KERNELS.append(fused_moments)
 REAL = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 COMPLEX = [torch.complex64, torch.complex128]
 DOUBLE = (torch.float64, torch.complex128)
@@ -25,7 +37,22 @@ def rtol_of(dtype: torch.dtype) -> float:
 
 
 def check(tensor: Tensor) -> None:
-    assert_moments_match(measure(tensor), tensor, rtol=rtol_of(tensor.dtype))
+    """Checks the moments by numpy, by the compiled kernel where it is installed, and as another device computes them."""
+    exact = exact_moments(tensor)
+    for kernel in KERNELS:
+        with measured_by(kernel):
+            assert_moments_match(measure(tensor), exact, rtol=rtol_of(tensor.dtype))
+    if tensor.layout is torch.strided:
+        on_device = stats_from_vector(device_moments(tensor.detach().resolve_neg().reshape(-1)).tolist())
+        assert_moments_match(on_device, exact, rtol=rtol_of(tensor.dtype))
+
+
+@contextmanager
+def measured_by(kernel: Any) -> Iterator[None]:
+    before = cpu_moments._Kernel.fused
+    cpu_moments._Kernel.fused = kernel
+    yield
+    cpu_moments._Kernel.fused = before
 
 
 def normal(*shape: int, dtype: torch.dtype = torch.float32, scale: float = 1.0, seed: int = 0) -> Tensor:
@@ -214,6 +241,41 @@ def test_the_modes_around_do_not_matter(mode: object) -> None:
         tensor = normal(5000)
         check(tensor)
     check(tensor)
+
+
+SUMMANDS = {
+    "two": lambda: [normal(5000), normal(5000, seed=1)],
+    "three past a piece": lambda: [normal(CHUNK + 7, seed=seed) for seed in range(3)],
+    "transposed": lambda: [normal(60, 70).t(), normal(70, 60, seed=1)],
+    "expanded": lambda: [normal(1, 70).expand(60, 70), normal(60, 70, seed=1)],
+    "double": lambda: [normal(500, dtype=torch.float64), normal(500, dtype=torch.float64, seed=1)],
+    "bfloat16": lambda: [normal(500, dtype=torch.bfloat16), normal(500, dtype=torch.bfloat16, seed=1)],
+    "complex": lambda: [normal(500, dtype=torch.complex64), normal(500, dtype=torch.complex64, seed=1)],
+    "cancelling": lambda: [normal(5000), -normal(5000)],
+    "overflowing": lambda: [torch.full((5,), 3e38), torch.full((5,), 3e38)],
+    "opposite infinities": lambda: [torch.tensor([math.inf, 1.0]), torch.tensor([-math.inf, 1.0])],
+    "empty": lambda: [torch.ones(0), torch.ones(0)],
+    "scalars": lambda: [torch.tensor(1.0), torch.tensor(2.0)],
+    "require grad": lambda: [normal(50).requires_grad_(), normal(50, seed=1).requires_grad_()],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("summands", SUMMANDS)
+def test_a_sum_of_tensors_is_measured_without_making_it(summands: str) -> None:
+    tensors = SUMMANDS[summands]()
+    total = sum(tensors[1:], start=tensors[0])
+    for kernel in KERNELS:
+        with measured_by(kernel):
+            stats = measure_sum_lazily(tensors)
+            assert isinstance(stats, TensorStats)
+            assert_moments_match(stats, total, rtol=rtol_of(total.dtype))
+
+
+def test_a_user_who_makes_numpy_raise_gets_the_same_statistics() -> None:
+    tensors = [torch.tensor([1e-40, 3e38, 0.0]), torch.tensor([1e300, 5e-324]).double(), torch.tensor([1e-30 + 1e30j])]
+    with np.errstate(all="raise"):
+        for tensor in tensors:
+            check(tensor)
 
 
 any_float32 = st.floats(width=32)

@@ -62,14 +62,13 @@ class ModelType:
     config_class: str
     config: dict[str, Any]
     inputs: Inputs
-    training: bool = True
 
     def build(self) -> nn.Module:
-        """The model with random weights."""
+        """The model with random weights, in train mode."""
         import transformers
 
         config = getattr(transformers, self.config_class)(**self.config)
-        return getattr(transformers, self.model_class)(config).train(self.training)
+        return getattr(transformers, self.model_class)(config).train()
 
 
 def tokens(length: int = LENGTH) -> Tensor:
@@ -176,7 +175,6 @@ MODEL_TYPES = (
     ModelType("encoder", "NystromformerForMaskedLM", "NystromformerConfig", dict(_NEW, num_landmarks=3, segment_means_seq_len=LENGTH), text),
     ModelType("encoder", "ModernBertForMaskedLM", "ModernBertConfig", dict(_NEW, pad_token_id=0, eos_token_id=1, bos_token_id=2, cls_token_id=2, sep_token_id=1), text),
     ModelType("encoder", "CanineModel", "CanineConfig", dict(_NEW, num_hash_buckets=32, local_transformer_stride=4, upsampling_kernel_size=2, downsampling_rate=2), lambda: {"input_ids": tokens(8)}),
-    ModelType("encoder", "ReformerModelWithLMHead", "ReformerConfig", dict(attention_head_size=4, hidden_size=16, num_attention_heads=2, feed_forward_size=24, axial_pos_embds=False, attn_layers=["local", "local"], local_attn_chunk_length=3, vocab_size=VOCABULARY, max_position_embeddings=32, is_decoder=True), text_only, training=False),  # in training it seeds itself from the clock
     # encoder-decoders
     ModelType("encoder-decoder", "T5ForConditionalGeneration", "T5Config", _T5, text),
     ModelType("encoder-decoder", "BartForConditionalGeneration", "BartConfig", _SEQ2SEQ, masked_text),

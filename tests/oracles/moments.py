@@ -48,13 +48,15 @@ def exact_moments(tensors: Tensor | Iterable[Tensor]) -> ExactMoments:
     )
 
 
-def assert_moments_match(stats: TensorStats, tensors: Tensor | Iterable[Tensor], *, rtol: float) -> None:
-    """Checks statistics against the exact ones: counts exactly, sums to `rtol` (the signed sum relative to sum_abs).
+def assert_moments_match(
+    stats: TensorStats, tensors: Tensor | Iterable[Tensor] | ExactMoments, *, rtol: float
+) -> None:
+    """Checks statistics against the exact ones of the tensors: counts exactly, sums to `rtol` (the signed sum relative to sum_abs).
 
     Raises:
         AssertionError: the message names the first statistic that is off.
     """
-    exact = exact_moments(tensors)
+    exact = tensors if isinstance(tensors, ExactMoments) else exact_moments(tensors)
     for count in ("numel", "nan_count", "inf_count", "zero_count"):
         assert getattr(stats, count) == getattr(exact, count), f"{count}: {stats} is not {exact}"
     assert math.isclose(stats.max_abs, exact.max_abs, rel_tol=1e-15), f"max_abs: {stats.max_abs} is not {exact.max_abs}"

@@ -27,9 +27,8 @@ def passes(draw: st.DrawFn) -> Recording:
     builder.add_call(0, finished=draw(st.booleans()))
     for depth in (1, 2):
         builder.add_call(1, parent=0, output_requires_grad=draw(st.booleans()))
-        for kind, item in draw(
-            st.lists(st.tuples(st.sampled_from(KINDS), st.sampled_from(ITEMS)), unique=True, max_size=5)
-        ):
+        keys = st.lists(st.tuples(st.sampled_from(KINDS), st.sampled_from(ITEMS)), unique=True, max_size=5)
+        for kind, item in draw(keys):
             measured = TensorStats.from_values(draw(st.lists(ANY_FLOAT, max_size=4)))
             builder.add_signal(1, kind, measured, depth=depth, item=item, tensor=draw(st.none() | st.integers(0, 3)))
         if draw(st.booleans()):

@@ -141,7 +141,7 @@ def test_every_call_is_the_child_of_its_caller(recording):
 def test_a_recording_is_frozen():
     recording = two_layer_recording()
     with pytest.raises(FrozenInstanceError):
-        recording.context = Context()  # type: ignore[misc]
+        recording.context = Context()
     for array in (recording.signal_table, recording.call_table, recording.unit_minimum, recording.units[0].maximum):
         with pytest.raises(ValueError, match="read-only"):
             array[0] = array[0]

@@ -176,9 +176,16 @@ class _Assembly:
         }
         uncalled = [(name, module) for name, module in self._model.named_modules() if id(module) not in called]
         hidden = [name for name, module in uncalled if id(module) in inside_script]
-        silent = [name for name, module in uncalled if id(module) not in inside_script and _has_parameters(module)]
+        added = [name for name, module in uncalled if not self._observer.observes(module)]
+        silent = [
+            name
+            for name, module in uncalled
+            if _has_parameters(module) and id(module) not in inside_script and self._observer.observes(module)
+        ]
         if hidden:
             yield f"Inside a ScriptModule no call can be observed: {_listed(hidden)}."
+        if added:
+            yield f"Added to the model while it was recorded, and not observed: {_listed(added)}."
         if silent:
             yield f"Never called as a module in this recording (skipped, or used without a call): {_listed(silent)}."
 

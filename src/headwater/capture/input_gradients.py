@@ -14,6 +14,8 @@ from torch import Tensor
 from torch.autograd.graph import Node
 from torch.utils.hooks import RemovableHandle
 
+from headwater.capture import torch_internals
+
 Edge = tuple[Node, int]  # a node and the number of one of its inputs (boundary) or outputs (source)
 
 
@@ -74,6 +76,7 @@ class InputGradient:
             gradients, self._gradients = self._gradients, []
             self._receive(gradients)
 
+    @torch_internals.unseen
     def _deliver(
         self, number: int, position: int, gradients: tuple[Tensor | None, ...], _: tuple[Tensor | None, ...]
     ) -> None:

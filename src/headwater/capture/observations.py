@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from types import FrameType
 
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
@@ -53,7 +54,7 @@ class ObservedCall:
     finished: bool = False
     has_positional_inputs: bool = False
     units: tuple[Tensor, Tensor, int] | None = None
-    raised_before: BaseException | None = None  # the exception being handled when the call began, if any
+    frame: FrameType | None = None  # that runs the call; only while it does
     is_second_run: bool = False  # of a reentrant checkpoint, inside the backward pass
     late_hook: RemovableHandle | None = None
     children: list[ObservedCall] = field(default_factory=list)  # only while the call runs
@@ -66,7 +67,7 @@ class ObservedCall:
 
     def forget_graph(self) -> None:
         """Lets go of all that would keep the user's graph alive."""
-        self.raised_before = None
+        self.frame = None
         if self.late_hook is not None:
             self.late_hook.remove()
             self.late_hook = None

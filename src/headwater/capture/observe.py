@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import is_lazy
+from torch.nn.parameter import UninitializedBuffer, is_lazy
 
 from headwater.capture import torch_internals
 from headwater.capture.preservation import gradients_preserved, preserved
@@ -46,10 +46,16 @@ def observe(problem: Problem, *, seed: int = 0, exponents: bool = False) -> Reco
     """
     model = problem.model
     if any(is_lazy(tensor) for tensor in (*model.parameters(), *model.buffers())):
-        model = copy.deepcopy(model)
+        model = copy.deepcopy(model, _copies_of_lazy_buffers(model))
     recording = _run(model, problem, seed, 0, exponents)
     exponent = _scale_exponent(recording)
     return _run(model, problem, seed, exponent, exponents) if exponent else recording
+
+
+def _copies_of_lazy_buffers(model: nn.Module) -> dict[int, Any]:
+    """A memo for `deepcopy`, which cannot copy a buffer without a shape."""
+    lazy = [buffer for buffer in model.buffers() if isinstance(buffer, UninitializedBuffer)]
+    return {id(buffer): UninitializedBuffer(device=buffer.device, dtype=buffer.dtype) for buffer in lazy}
 
 
 def _run(model: nn.Module, problem: Problem, seed: int, scale_exponent: int, exponents: bool) -> Recording:

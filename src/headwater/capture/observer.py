@@ -10,7 +10,9 @@ from __future__ import annotations
 import sys
 import threading
 import weakref
+from collections.abc import Callable
 from functools import partial
+from types import FrameType
 from typing import Any
 
 import torch
@@ -36,6 +38,7 @@ class PassObserver:
 
     def __init__(self, modules: list[nn.Module], *, exponents: bool = False) -> None:
         self.calls: list[ObservedCall] = []
+        self.after_call: Callable[[nn.Module], None] | None = None  # is told each module that has run
         self.notes: dict[str, None] = {}  # in the order they came, each once
         self._observed = {id(module) for module in modules}
         self._rectifiers = {id(module) for module in modules if is_rectifier(module)}
@@ -51,9 +54,7 @@ class PassObserver:
         """Registers the process-wide hooks."""
         hooks = torch.nn.modules.module
         self._handles.append(hooks.register_module_forward_pre_hook(self._before_forward))
-        self._handles.append(
-            hooks.register_module_forward_hook(self._after_forward, with_kwargs=True, always_call=True)
-        )
+        self._handles.append(hooks.register_module_forward_hook(self._after_forward, with_kwargs=True))
 
     def stop(self) -> None:
         """Removes every hook this observer registered, and lets go of the user's tensors."""
@@ -71,6 +72,10 @@ class PassObserver:
         self._seen.clear()
         self._calls_without_grad.clear()
         self._stacks = threading.local()
+
+    def observes(self, module: nn.Module) -> bool:
+        """Whether the module was part of the model when the observation began."""
+        return id(module) in self._observed
 
     def measured(self, tensor: Tensor, owner: str, *, exponents: bool = False) -> Measured | None:
         """The moments of a tensor, or None and a note where it cannot be measured."""
@@ -102,7 +107,7 @@ class PassObserver:
     @property
     def a_forward_is_running(self) -> bool:
         """Whether this thread is inside an observed call (a backward pass seen then is the model's own affair)."""
-        return bool(self._stack)
+        return bool(self._open_calls())
 
     @property
     def _stack(self) -> list[ObservedCall]:
@@ -112,16 +117,24 @@ class PassObserver:
             self._stacks.calls = []
             return self._stacks.calls
 
+    def _open_calls(self) -> list[ObservedCall]:
+        """The calls that this thread is inside of, without those that ended in an exception: no hook tells of a Ctrl-C."""
+        stack = self._stack
+        while stack and not _is_running(stack[-1].frame):
+            stack.pop().forget_graph()
+        return stack
+
+    @torch_internals.unseen
     def _before_forward(self, module: nn.Module, args: tuple[Any, ...]) -> None:
         if id(module) not in self._observed:
             return
         second_run = torch_internals.backward_is_running()
         if second_run and not (self._calls_without_grad.get(id(module)) and torch.is_grad_enabled()):
             return
-        stack = self._stack
+        stack = self._open_calls()
         parent = stack[-1] if stack else None
         call = ObservedCall(module, parent, torch.is_grad_enabled(), torch_internals.next_sequence_number())
-        call.raised_before = sys.exception()
+        call.frame = torch_internals.frame_of_call()
         call.is_second_run = second_run
         if not second_run:
             self.calls.append(call)
@@ -136,38 +149,31 @@ class PassObserver:
             self._observe_inputs(call, args, {})
             call.has_positional_inputs = True
 
-    def _after_forward(self, module: nn.Module, args: tuple[Any, ...], *kwargs_and_output: Any) -> None:
-        if id(module) not in self._observed:
-            return
-        call = self._close(module)
-        if call is None:
-            return
-        if sys.exception() is not call.raised_before:
-            self._stack.pop()
-            call.forget_graph()
-        elif call.late_hook is None:
-            kwargs, output = kwargs_and_output  # without kwargs where the forward raised, as above
+    @torch_internals.unseen
+    def _after_forward(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        call = self._call_that_returns() if id(module) in self._observed else None
+        if call is not None and call.late_hook is None:
             self._finish(call, args, kwargs, output)
 
+    @torch_internals.unseen
     def _after_user_hooks(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-        call = self._close(module)
+        call = self._call_that_returns()
         if call is not None and call.late_hook is not None:
             call.late_hook.remove()
             call.late_hook = None
             self._finish(call, args, kwargs, output)
 
-    def _close(self, module: nn.Module) -> ObservedCall | None:
-        """The open call of a module, now on top of the stack: what stood above it never returned."""
-        stack = self._stack
-        for position in range(len(stack) - 1, -1, -1):
-            if stack[position].module is module:
-                del stack[position + 1 :]
-                return stack[position]
-        return None
+    def _call_that_returns(self) -> ObservedCall | None:
+        """The innermost open call, if the hook that asks belongs to it (a second run may not be observed)."""
+        calls = self._open_calls()
+        return calls[-1] if calls and calls[-1].frame is torch_internals.frame_of_call() else None
 
     def _finish(self, call: ObservedCall, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         self._stack.pop()
+        call.frame = None
         call.finished = True
+        if self.after_call is not None:
+            self.after_call(call.module)
         self._observe_inputs(call, () if call.has_positional_inputs else args, kwargs)
         tensors = list(named_tensors(output))
         if not call.is_second_run:
@@ -199,7 +205,7 @@ class PassObserver:
             observed = self._observe(tensor, call)
             if any(known.tensor is observed for known in call.inputs):  # attention(x, x, x) reads one tensor
                 continue
-            if not call.inputs and id(call.module) in self._rectifiers and not call.is_second_run:
+            if not call.inputs and id(call.module) in self._rectifiers and observed.stats is not None:
                 call.units = self._units(tensor, observed.producer)
             read = ObservedInput(path, observed)
             if tensor.requires_grad and call.grad_enabled and not torch_internals.is_functorch_wrapper(tensor):
@@ -232,6 +238,10 @@ class PassObserver:
 
     def _hook_inputs(self, call: ObservedCall, outputs: list[Tensor]) -> None:
         """Reads the call's share of its inputs' gradients; where a child reads alone, the child's is the call's."""
+        passed_on = {tensor for _, tensor in call.outputs}
+        for read in call.inputs:
+            if read.tensor in passed_on:  # by an Identity: whatever arrives at the output is sent to the input
+                read.gradients, read.source = read.tensor.gradients, None
         read_by_source = {read.source: read for read in call.inputs if read.source is not None}
         if read_by_source:
             found = boundary_edges(outputs, read_by_source.keys(), call.first_sequence_number)
@@ -298,6 +308,14 @@ class PassObserver:
         return found
 
 
+def _is_running(frame: FrameType | None) -> bool:
+    current = sys._getframe(1)
+    while current is not None and current is not frame:
+        current = current.f_back
+    return current is not None or frame is None
+
+
+@torch_internals.unseen
 def _pass_gradient(output_nr: int, receive: Any, gradients: tuple[Tensor | None, ...]) -> None:
     gradient = gradients[output_nr]
     if gradient is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from operator import is_
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ def preserved(*models: nn.Module) -> Iterator[None]:
     """Inside, the models may run and be differentiated; afterwards nothing of them has changed, also on an exception.
 
     Kept: values of parameters and buffers, `.grad` (the same tensors), training flags and all other attributes
-    of every module (dicts, lists and sets one level deep), and the random states of torch on every device, `random` and
+    of every module (dicts, lists and sets in them too), and the random states of torch on every device, `random` and
     numpy. The users' post-accumulate hooks do not run inside: an optimiser that steps in them would train the model.
     Costs one copy of the parameters and buffers.
     """
@@ -89,10 +90,7 @@ def _tensors_of(module: nn.Module) -> Iterator[Tensor]:
 def _attributes_preserved(modules: list[nn.Module]) -> Iterator[None]:
     saved = [dict(vars(module)) for module in modules]
     containers = [
-        (value, value.copy())
-        for attributes in saved
-        for value in attributes.values()
-        if isinstance(value, dict | list | set)
+        (container, _contents(container)) for container in _containers([attributes.values() for attributes in saved])
     ]
     try:
         yield
@@ -103,6 +101,18 @@ def _attributes_preserved(modules: list[nn.Module]) -> Iterator[None]:
             _refill(container, contents)
 
 
+def _containers(nested: list[Any]) -> list[Any]:
+    """The dicts, lists and sets in a list, at any level, each once."""
+    found: dict[int, Any] = {}
+    unread = list(nested)
+    while unread:
+        for value in unread.pop():
+            if isinstance(value, dict | list | set) and id(value) not in found:
+                found[id(value)] = value
+                unread.append(value.values() if isinstance(value, dict) else value)
+    return list(found.values())
+
+
 def _put_back(current: dict[str, Any], before: dict[str, Any]) -> None:
     if len(current) == len(before) and all(current.get(key, current) is value for key, value in before.items()):
         return
@@ -110,9 +120,16 @@ def _put_back(current: dict[str, Any], before: dict[str, Any]) -> None:
     current.update(before)
 
 
-def _refill(container: Any, contents: Any) -> None:
+def _contents(container: Any) -> tuple[list[Any], ...]:
+    return (list(container), list(container.values())) if isinstance(container, dict) else (list(container),)
+
+
+def _refill(container: Any, contents: tuple[list[Any], ...]) -> None:
+    # What has not changed is left alone: it may be a dict that refuses changes.
+    if all(len(a) == len(b) and all(map(is_, a, b)) for a, b in zip(_contents(container), contents, strict=True)):
+        return
     if isinstance(container, list):
-        container[:] = contents
+        container[:] = contents[0]
     else:
         container.clear()
-        container.update(contents)
+        container.update(zip(*contents, strict=True) if isinstance(container, dict) else contents[0])

@@ -48,6 +48,7 @@ class Recorder:
             )
         return self._recording
 
+    @torch_internals.unseen
     def __enter__(self) -> Self:
         if self._exit is not None:
             raise RecorderError("this recorder is recording already; call record(model) again for a second one")
@@ -60,10 +61,12 @@ class Recorder:
             stack.callback(self._observer.stop)
             stack.enter_context(torch_internals.compiled_code_runs_eagerly())
             self._weights.start()
+            self._observer.after_call = self._weights.begin_late
             self._observer.start()
             self._exit = stack.pop_all()
         return self
 
+    @torch_internals.unseen
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:

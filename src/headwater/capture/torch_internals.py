@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import functools
+import re
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from typing import Any
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from types import FrameType
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import Node
 from torch.utils.hooks import RemovableHandle
+
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
 
 
 def backward_is_running() -> bool:
@@ -22,6 +30,14 @@ def remove_hook(handle: RemovableHandle) -> None:
     """Removes a hook of any kind; a process-wide forward hook's own handle leaves its mark "with kwargs" behind."""
     handle.remove()
     torch.nn.modules.module._global_forward_hooks_with_kwargs.pop(handle.id, None)
+
+
+def frame_of_call() -> FrameType | None:
+    """The frame in which torch runs the module whose hook is asking: alive exactly as long as the module's call."""
+    frame = sys._getframe(1)
+    while frame is not None and frame.f_globals is not vars(torch.nn.modules.module):
+        frame = frame.f_back
+    return frame
 
 
 def is_functorch_wrapper(tensor: Tensor) -> bool:
@@ -45,6 +61,14 @@ def uncompiled(module: nn.Module) -> nn.Module:
     return getattr(module, "_orig_mod", module) if type(module).__name__ == "OptimizedModule" else module
 
 
+class _EagerStance:
+    """The stance of the compiler belongs to the process: the first recorder sets it and the last one puts it back."""
+
+    lock = threading.Lock()
+    num_users = 0
+    exit = ExitStack()
+
+
 @contextmanager
 def compiled_code_runs_eagerly() -> Iterator[None]:
     """Inside, compiled functions run their original Python, so that module hooks fire.
@@ -54,8 +78,33 @@ def compiled_code_runs_eagerly() -> Iterator[None]:
     if "torch._dynamo" not in sys.modules:  # nothing can have been compiled; importing dynamo takes a second
         yield
         return
-    with torch.compiler.set_stance("force_eager"):
+    with _EagerStance.lock:
+        if not _EagerStance.num_users:
+            _EagerStance.exit.enter_context(torch.compiler.set_stance("force_eager"))
+        _EagerStance.num_users += 1
+    try:
+        # The wrapper that torch.compile made says that our hooks fire for it too. They do, and do not mind.
+        with _ignored_warning("Using `torch.compile.* when there are global hooks"):
+            yield
+    finally:
+        with _EagerStance.lock:
+            _EagerStance.num_users -= 1
+            if not _EagerStance.num_users:
+                _EagerStance.exit.close()
+
+
+@contextmanager
+def _ignored_warning(message: str) -> Iterator[None]:
+    """As `warnings.catch_warnings` with one filter, but filters that the user adds meanwhile stay."""
+    entry = ("ignore", re.compile(message, re.IGNORECASE), UserWarning, None, 0)
+    warnings.filters.insert(0, entry)  # type: ignore[attr-defined]
+    warnings._filters_mutated()  # type: ignore[attr-defined]
+    try:
         yield
+    finally:
+        if entry in warnings.filters:
+            warnings.filters.remove(entry)  # type: ignore[attr-defined]
+            warnings._filters_mutated()  # type: ignore[attr-defined]
 
 
 def dispatch_mode_is_active() -> bool:
@@ -75,6 +124,20 @@ def without_dispatch_modes() -> Iterator[None]:
 def without_function_modes() -> AbstractContextManager[None]:
     """Inside, the user's torch function modes and tensor subclasses see nothing."""
     return torch._C.DisableTorchFunction()
+
+
+def unseen(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+    """The function, whose work the user's function modes, dispatch modes and tensor subclasses do not see."""
+
+    @functools.wraps(function)
+    def hidden(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+        with without_function_modes():
+            if not dispatch_mode_is_active():
+                return function(*args, **kwargs)
+            with without_dispatch_modes():
+                return function(*args, **kwargs)
+
+    return hidden
 
 
 def without_autocast() -> AbstractContextManager[None]:

@@ -40,6 +40,8 @@ class WeightWatcher:
         self.parameters = [
             WatchedParameter(name, name.rpartition(".")[0], parameter) for name, parameter in model.named_parameters()
         ]
+        self._watched = {id(watched.parameter): watched for watched in self.parameters}
+        self._owners = {id(module): name for name, module in model.named_modules()}
 
     def start(self) -> None:
         """Measures the parameters and hooks their gradients."""
@@ -57,21 +59,29 @@ class WeightWatcher:
                 if total is not None:
                     watched.gradients = [total]
 
-    def begin_initialized(self) -> None:
-        """Starts with the lazy parameters that have got their shape since."""
-        for watched in self.parameters:
-            if watched.weight is None:
+    def begin_late(self, module: nn.Module) -> None:
+        """Starts with what a module that just ran has got since: the shape of a lazy parameter, a new or thawed one."""
+        for name, parameter in module._parameters.items():
+            if parameter is None:
+                continue
+            watched = self._watched.get(id(parameter))
+            if watched is None:
+                watched = self._replace(module, name, parameter)
+            if not watched.is_hooked:
                 self._begin(watched)
 
-    @property
-    def has_lazy(self) -> bool:
-        """Whether some parameter has no shape yet."""
-        return any(is_lazy(watched.parameter) for watched in self.parameters)
+    def _replace(self, module: nn.Module, name: str, parameter: nn.Parameter) -> WatchedParameter:
+        owner = self._owners[id(module)]
+        watched = WatchedParameter(f"{owner}.{name}" if owner else name, owner, parameter)
+        self._watched[id(parameter)] = watched
+        self.parameters = [known for known in self.parameters if known.name != watched.name] + [watched]
+        return watched
 
     def _begin(self, watched: WatchedParameter) -> None:
         if is_lazy(watched.parameter):
             return
-        self._measure_weight(watched)
+        if watched.weight is None:
+            self._measure_weight(watched)
         if watched.parameter.requires_grad and not watched.is_hooked and not torch.is_inference_mode_enabled():
             watched.is_hooked = True
             self._observer.hook_gradient(watched.parameter, partial(self._receive, watched))

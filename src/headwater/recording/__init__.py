@@ -15,3 +15,4 @@ from headwater.recording.tables import ModuleInfo as ModuleInfo
 from headwater.recording.tables import ParameterInfo as ParameterInfo
 from headwater.recording.tables import UnitExtremes as UnitExtremes
 from headwater.recording.tensor_stats import TensorStats as TensorStats
+from headwater.recording.tensor_stats import merged_stats as merged_stats

@@ -102,8 +102,8 @@ class _SignalKey(NamedTuple):
         """Sorts signals as a pass writes them: calls in order, inputs before outputs, weights at the end."""
         numbered_item = [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", self.item)]
         if KINDS[self.kind] in _WEIGHT_SIDE:
-            return (1, self.module, 0, numbered_item, self.kind)
-        return (0, self.depth, KINDS[self.kind] in _OUTPUT_SIDE, numbered_item, self.kind)
+            return (1, self.module, 0, numbered_item, *self)
+        return (0, self.depth, KINDS[self.kind] in _OUTPUT_SIDE, numbered_item, *self)
 
 
 def _add_signals(builder: RecordingBuilder, a: Recording, b: Recording, index_of: dict[str, int]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from headwater.recording.exponent_histogram import ExponentHistogram
@@ -185,6 +186,18 @@ class TensorStats:
             scale_exponent=scale_exponent,
             exponents=self.exponents,
         )
+
+
+def merged_stats(parts: Iterable[TensorStats]) -> TensorStats | None:
+    """The statistics of all parts' elements together; None of no parts.
+
+    >>> merged_stats([TensorStats.from_values([3.0]), TensorStats.from_values([4.0])]).norm
+    5.0
+    """
+    merged: TensorStats | None = None
+    for part in parts:
+        merged = part if merged is None else merged.merge(part)
+    return merged
 
 
 def scale_exponent_for(max_abs: float) -> int:

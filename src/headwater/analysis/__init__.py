@@ -1,0 +1,11 @@
+"""Analysis of recordings: gains, profiles, ratios. No torch in here."""
+
+from headwater.analysis.depth_profile import DepthProfile as DepthProfile
+from headwater.analysis.depth_profile import ProfileRow as ProfileRow
+from headwater.analysis.depth_profile import depth_profile as depth_profile
+from headwater.analysis.gain import backward_gain as backward_gain
+from headwater.analysis.gain import cotangent as cotangent
+from headwater.analysis.gain import forward_gain as forward_gain
+from headwater.analysis.gain import gain_from_output_decades as gain_from_output_decades
+from headwater.analysis.ratio import RatioFactors as RatioFactors
+from headwater.analysis.ratio import ratio_factors as ratio_factors

@@ -1,0 +1,88 @@
+"""Why a layer's weight gradient differs between two recordings: the exact factors of the ratio."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from headwater.analysis.gain import cotangent
+from headwater.recording import Recording, SignalKind, TensorStats
+
+
+@dataclass(frozen=True, slots=True)
+class RatioFactors:
+    """One layer's mean absolute weight gradient in one recording over that in another, and its factors.
+
+    The weight gradient of a linear layer is a sum over samples of the outer product of delta (the gradient at its output)
+    and h (its input). For one sample mean|dL/dW| = mean|delta| · mean|h| exactly, so that
+
+        ratio = loss_slope × backward_gain × forward_signal × alignment
+
+    holds exactly, with an alignment of one for a single sample.
+
+    Args:
+        parameter: full name.
+        ratio: of the mean absolute weight gradients.
+        loss_slope: of the mean absolute cotangents: what a steeper loss at the output does.
+        backward_gain: of mean|delta| / mean|cotangent|: what the way from the output to the layer does.
+        forward_signal: of the mean absolute inputs of the layer.
+        alignment: the rest: how the samples' contributions add up or cancel.
+    """
+
+    parameter: str
+    ratio: float
+    loss_slope: float
+    backward_gain: float
+    forward_signal: float
+    alignment: float
+
+    @property
+    def architecture(self) -> float:
+        """The ratio without the loss slope: what is really due to the networks."""
+        return self.ratio / self.loss_slope
+
+
+def ratio_factors(numerator: Recording, denominator: Recording, parameter: str) -> RatioFactors:
+    """The factors of a parameter's mean absolute gradient in one recording over that in the other.
+
+    Raises:
+        ValueError: a recording lacks the parameter's gradient, its layer's input or gradient, or the cotangent; or one of
+            them is zero.
+    """
+    above, below = (_Parts.of(recording, parameter) for recording in (numerator, denominator))
+    ratio = above.weight_gradient / below.weight_gradient
+    loss_slope = above.cotangent / below.cotangent
+    backward_gain = (above.delta / above.cotangent) / (below.delta / below.cotangent)
+    forward_signal = above.signal / below.signal
+    alignment = ratio / (loss_slope * backward_gain * forward_signal)
+    return RatioFactors(parameter, ratio, loss_slope, backward_gain, forward_signal, alignment)
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    weight_gradient: float
+    cotangent: float
+    delta: float
+    signal: float
+
+    @classmethod
+    def of(cls, recording: Recording, parameter: str) -> _Parts:
+        gradient = next((s for s in recording.select(SignalKind.WEIGHT_GRADIENT) if s.parameter == parameter), None)
+        if gradient is None:
+            raise ValueError(f"the recording holds no gradient of a parameter '{parameter}'")
+        delta = recording.signal(SignalKind.ACTIVATION_GRADIENT, gradient.depth)
+        signal = recording.signal(SignalKind.INPUT, gradient.depth)
+        return cls(
+            _positive(gradient.stats, f"the gradient of '{parameter}'"),
+            _positive(cotangent(recording), "the gradient at the model's output"),
+            _positive(delta, f"the gradient at the output of '{gradient.module}'"),
+            _positive(signal, f"the input of '{gradient.module}'"),
+        )
+
+
+def _positive(stats: TensorStats | None, what: str) -> float:
+    mean_abs = math.nan if stats is None else stats.mean_abs
+    if not 0.0 < mean_abs < math.inf:
+        found = "was not recorded" if stats is None else f"has a mean absolute value of {mean_abs}"
+        raise ValueError(f"a ratio has factors only where every part is positive and finite, but {what} {found}")
+    return mean_abs

@@ -1,0 +1,190 @@
+"""Diagnoses: a recording, what the rules say about it, and ways to read both."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from headwater import recording as recordings
+from headwater.analysis import DepthProfile, depth_profile
+from headwater.findings import Finding, Rule, RuleVerdict
+from headwater.findings import judge as judge_recording
+from headwater.recording import Recording, TensorStats
+from headwater.report import Document, document, render_html, render_text
+from headwater.report.document import sorted_findings
+from headwater.report.text import renderable
+from headwater.rules import ALL_RULES
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from torch import nn
+    from torch.optim import Optimizer
+
+JSON_SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What one recording says. `print` it, show it in a notebook, or read its parts.
+
+    Args:
+        recording: the data.
+        verdicts: what each rule said, in the order of the rules.
+    """
+
+    recording: Recording
+    verdicts: tuple[RuleVerdict, ...]
+
+    @cached_property
+    def findings(self) -> tuple[Finding, ...]:
+        """All findings, the most severe first."""
+        return sorted_findings(self.verdicts)
+
+    @cached_property
+    def profile(self) -> DepthProfile:
+        """One row per call in execution order."""
+        return depth_profile(self.recording)
+
+    @cached_property
+    def document(self) -> Document:
+        """What the renderers show."""
+        return document(self.recording, self.verdicts, self.profile)
+
+    def save(self, path: str | Path) -> None:
+        """Saves the recording as plain data; `load` makes the same diagnosis of it without the model.
+
+        Raises:
+            RecordingFileError: the file cannot be written.
+        """
+        recordings.save(self.recording, path)
+
+    def to_text(self, *, width: int = 80, color: bool = False, show_all: bool = False) -> str:
+        """The report as text; see `headwater.report.render_text`."""
+        return render_text(self.document, width=width, color=color, show_all=show_all)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The diagnosis as plain data that JSON can hold: what is not finite becomes None."""
+        return _plain(
+            {
+                "schema_version": JSON_SCHEMA_VERSION,
+                "context": asdict(self.recording.context),
+                "findings": [_finding(finding) for finding in self.findings],
+                "not_applicable": {v.code: v.not_applicable for v in self.verdicts if v.not_applicable is not None},
+                "profile": [_profile_row(row) for row in self.profile.rows],
+            }
+        )
+
+    def __str__(self) -> str:
+        return self.to_text().rstrip("\n")
+
+    def __repr__(self) -> str:
+        codes = ", ".join(finding.code for finding in self.findings) or "healthy"
+        return f"<Diagnosis of {self.recording.context.model_type or 'a model'}: {codes}>"
+
+    def __rich__(self) -> RenderableType:
+        return renderable(self.document)
+
+    def _repr_html_(self) -> str:
+        return render_html(self.document)
+
+
+def diagnose(
+    model: nn.Module,
+    inputs: Any,
+    targets: Any = None,
+    *,
+    loss: Callable[..., Any] | None = None,
+    optimizer: Optimizer | None = None,
+    seed: int = 0,
+    rules: Sequence[Rule] = ALL_RULES,
+) -> Diagnosis:
+    """What one forward and backward pass of a model says about its gradient. Leaves no trace on the model.
+
+    Args:
+        model: the network, in the mode (train or eval) that shall be judged.
+        inputs: a tensor, a tuple of positional arguments, or a dict of keyword arguments.
+        targets: second argument of the loss, if it takes one.
+        loss: `loss(output, targets)` or `loss(output)`. Without one, the output is the loss if it is a scalar,
+            `output.loss` is if there is one, and random N(0, 1) cotangents are sent back otherwise.
+        optimizer: the optimiser that will train the model.
+        seed: of the random cotangents.
+        rules: what to look for.
+
+    Raises:
+        ProblemError: the pass cannot be run; the message says what was expected, what arrived and what to do.
+
+    >>> import torch
+    >>> model = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Tanh(), torch.nn.Linear(4, 1))
+    >>> diagnose(model, torch.randn(8, 4)).findings
+    ()
+    """
+    from headwater.capture import Problem, observe  # here, so that loading a saved recording needs no torch
+
+    return judge(observe(Problem(model, inputs, targets, loss, optimizer), seed=seed), rules)
+
+
+def judge(recording: Recording, rules: Sequence[Rule] = ALL_RULES) -> Diagnosis:
+    """The diagnosis of a recording.
+
+    >>> judge(recordings.RecordingBuilder().build()).findings
+    ()
+    """
+    return Diagnosis(recording, judge_recording(recording, rules))
+
+
+def load(path: str | Path, rules: Sequence[Rule] = ALL_RULES) -> Diagnosis:
+    """The diagnosis of a saved recording, the same that its recording gave when it was saved.
+
+    Raises:
+        RecordingFileError: there is no such file, or it is damaged, foreign or of another schema version.
+    """
+    return judge(recordings.load(path), rules)
+
+
+def _finding(finding: Finding) -> dict[str, Any]:
+    return {
+        "code": finding.code,
+        "name": finding.name,
+        "severity": finding.severity.name.lower(),
+        "modules": list(finding.modules),
+        "message": finding.message,
+        "cause": finding.cause,
+        "evidence": dict(finding.evidence),
+        "remedies": list(finding.remedies),
+    }
+
+
+def _profile_row(row: Any) -> dict[str, Any]:
+    return {
+        "module": row.module,
+        "type": row.module_type,
+        "call": row.call,
+        "depth": row.depth,
+        "level": row.level,
+        "shape": row.shape,
+        "activation_rms": _of(row.activation, "rms"),
+        "activation_gradient_norm": _of(row.activation_gradient, "norm"),
+        "gain_decades": row.gain_decades,
+        "backward_gain": row.backward_gain,
+        "forward_gain": row.forward_gain,
+        "weight_gradient_mean_abs": row.weight_gradient_mean_abs,
+        "weight_gradient_norm": _of(row.weight_gradient, "norm"),
+    }
+
+
+def _of(stats: TensorStats | None, name: str) -> float | None:
+    return None if stats is None else getattr(stats, name)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _plain(child) for key, child in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(child) for child in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

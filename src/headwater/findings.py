@@ -1,0 +1,101 @@
+"""What rules say about recordings: findings, nothing, or that they do not apply."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import ClassVar, Protocol
+
+from headwater.recording import Recording
+
+
+class Severity(IntEnum):
+    """How bad a finding is, in order.
+
+    >>> Severity.INFO < Severity.WARNING < Severity.ERROR
+    True
+    """
+
+    INFO = 1
+    WARNING = 2
+    ERROR = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One thing that is wrong, or worth knowing.
+
+    Args:
+        code: stable for ever, as "HW101".
+        name: the code's name, as "vanishing-gradient".
+        severity: how bad it is.
+        modules: paths of the modules it is about, the most important first ("" is the model itself).
+        cause: why, in words.
+        message: what, in words.
+        evidence: every number that the message states, by name, with its unit in the name.
+        remedies: what to do, the most effective first.
+    """
+
+    code: str
+    name: str
+    severity: Severity
+    modules: tuple[str, ...]
+    cause: str
+    message: str
+    evidence: Mapping[str, float | int | str]
+    remedies: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class NotApplicable:
+    """A rule lacks what it needs; the reason says what, and how to provide it."""
+
+    reason: str
+
+
+Verdict = list[Finding] | NotApplicable
+
+
+class Rule(Protocol):
+    """Looks for one kind of fault in a recording. Thresholds are fields with a unit and a source."""
+
+    code: ClassVar[str]
+    name: ClassVar[str]
+
+    def check(self, recording: Recording) -> Verdict:
+        """Findings, an empty list where all is well, or why the rule does not apply."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class RuleVerdict:
+    """What one rule said.
+
+    Args:
+        code, name: the rule's.
+        findings: what it found.
+        not_applicable: why it does not apply; None where it does.
+    """
+
+    code: str
+    name: str
+    findings: tuple[Finding, ...]
+    not_applicable: str | None = None
+
+
+def judge(recording: Recording, rules: Sequence[Rule]) -> tuple[RuleVerdict, ...]:
+    """What each rule says about a recording, in the order of the rules.
+
+    >>> from headwater.recording import RecordingBuilder
+    >>> judge(RecordingBuilder().build(), [])
+    ()
+    """
+    return tuple(_judged(rule, recording) for rule in rules)
+
+
+def _judged(rule: Rule, recording: Recording) -> RuleVerdict:
+    verdict = rule.check(recording)
+    if isinstance(verdict, NotApplicable):
+        return RuleVerdict(rule.code, rule.name, (), verdict.reason)
+    return RuleVerdict(rule.code, rule.name, tuple(verdict))

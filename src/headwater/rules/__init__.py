@@ -1,0 +1,22 @@
+"""The rules, one file per code. A new rule is a new file and one line here."""
+
+from __future__ import annotations
+
+from headwater.findings import Rule
+from headwater.rules.hw101_vanishing_gradient import VanishingGradient as VanishingGradient
+from headwater.rules.hw102_exploding_gradient import ExplodingGradient as ExplodingGradient
+from headwater.rules.hw103_zero_gradient import ZeroGradient as ZeroGradient
+from headwater.rules.hw104_non_finite import NonFinite as NonFinite
+from headwater.rules.hw201_dead_units import DeadUnits as DeadUnits
+from headwater.rules.hw202_saturated_activation import SaturatedActivation as SaturatedActivation
+from headwater.rules.hw401_unreached_parameter import UnreachedParameter as UnreachedParameter
+
+ALL_RULES: tuple[Rule, ...] = (
+    VanishingGradient(),
+    ExplodingGradient(),
+    ZeroGradient(),
+    NonFinite(),
+    DeadUnits(),
+    SaturatedActivation(),
+    UnreachedParameter(),
+)

@@ -1,0 +1,29 @@
+"""A recording with one of everything."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from headwater.recording import (
+    Context,
+    ExponentHistogram,
+    Recording,
+    RecordingBuilder,
+    SignalKind,
+    TensorStats,
+)
+
+
+def sample() -> Recording:
+    """One of everything."""
+    builder = RecordingBuilder()
+    builder.add_module("", "Net", is_leaf=False)
+    builder.add_module("relu", "ReLU", parent=0)
+    builder.add_call(0)
+    builder.add_call(1, parent=0)
+    stats = replace(TensorStats.from_values([0.1, -3.0]), exponents=ExponentHistogram(-4, (1, 0, 0, 0, 0, 1)))
+    builder.add_signal(1, SignalKind.ACTIVATION, stats, depth=1, shape=(1, 2))
+    builder.add_signal(1, SignalKind.WEIGHT, TensorStats.from_values([1e-320]), depth=1, item="weight")
+    builder.add_parameter(1, "relu.weight")
+    builder.add_units(1, 4, [0.0, -1.0], [1.0, 2.0])
+    return builder.build(Context(cotangent="loss", loss=0.1, versions={"torch": "2.13.0"}, notes=("a note",)))
