@@ -96,7 +96,7 @@ def run(scenario: Scenario, observer: Observer = lambda _: nullcontext()) -> tup
     output, error, yielded = None, None, None
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        torch.set_warn_always(True) # else a second run is silent where the first one warned
+        torch.set_warn_always(True)  # else a second run is silent where the first one warned
         try:
             with observer(case.model) as yielded:
                 output = scenario.step(case)
@@ -152,12 +152,15 @@ def assert_recording_changes_nothing(scenario: Scenario) -> Recording:
 
 
 def recording_of(
-    make_model: Callable[[], nn.Module], *make_args: Callable[[], Any], step: Step = forward_and_backward
+    make_model: Callable[[], nn.Module],
+    *make_args: Callable[[], Any],
+    step: Step = forward_and_backward,
+    fully: bool = True,
 ) -> Recording:
     """As `assert_recording_changes_nothing`, of a model and the makers of its arguments (seeded before they run).
 
     Raises:
-        AssertionError: something differs, or the step itself raised.
+        AssertionError: something differs, the step itself raised, or, where it can be observed `fully`, the observation.
     """
     errors: list[str] = []
 
@@ -172,6 +175,7 @@ def recording_of(
         Scenario(build=lambda: Case(model=make_model(), args=tuple(make() for make in make_args)), step=watched)
     )
     assert not errors, f"the model itself fails:\n{errors[0]}"
+    assert not (fully and any("A part of the pass" in note for note in recording.context.notes)), recording.context
     return recording
 
 

@@ -66,7 +66,10 @@ class Snapshotter:
         if isinstance(value, Tensor):
             yield from self._tensor(value, path)
         elif isinstance(value, nn.Module):
-            yield f"{path} type", [kind.__qualname__ for kind in type(value).__mro__]  # parametrised ones get a new class
+            yield (
+                f"{path} type",
+                [kind.__qualname__ for kind in type(value).__mro__],
+            )  # parametrised ones get a new class
             yield from self._attributes(vars(value), path)
         elif isinstance(value, Mapping):
             yield f"{path} keys", (type(value), tuple(map(_key, value)))
@@ -104,7 +107,8 @@ class Snapshotter:
         if is_lazy(tensor):
             return
         yield f"{path} shape", tuple(tensor.shape)
-        if not tensor.is_inference():
+        # Whether autograd adds gradients up in place depends on who else holds them; their bits do not.
+        if not tensor.is_inference() and not path.endswith(".grad"):
             yield f"{path} version", tensor._version
         yield f"{path} graph", (tensor.is_leaf, type(tensor.grad_fn).__name__, tensor.output_nr)
         yield f"{path} bits", tensor_bits(tensor)

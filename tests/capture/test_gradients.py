@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from headwater.capture import Problem, observe, record
 from headwater.recording import Recording
 from tests.capture.bit_identity import scalar_loss
+from tests.capture.gradient_models import MODELS, chain, shortcuts_in_modules
+from tests.capture.hostile_models import Lambda
 from tests.capture.signals import has, signals, stats
-from tests.capture.test_hostile_graphs import Lambda
 from tests.oracles.gradients import input_gradients, seen_calls, tensors_of
 from tests.oracles.moments import assert_moments_match, exact_moments, exact_norm
 
@@ -28,131 +29,10 @@ def _double_precision() -> Iterator[None]:
     torch.set_default_dtype(torch.float32)
 
 
-def chain() -> nn.Module:
-    return nn.Sequential(*(layer for _ in range(6) for layer in (nn.Linear(4, 4), nn.Tanh())), nn.Linear(4, 1))
-
-
-def block(width: int = 4) -> nn.Module:
-    return nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
-
-
-def shortcuts() -> nn.Module:
-    def forward(layers: nn.ModuleList, x: Tensor) -> Tensor:
-        for layer in layers:
-            x = x + layer(x)
-        return x
-
-    return Lambda(forward, *(block() for _ in range(5)))
-
-
-def shortcuts_in_modules() -> nn.Module:
-    return nn.Sequential(*(Lambda(lambda layers, x: x + layers[0](x), block()) for _ in range(5)))
-
-
-def doubled_shortcut() -> nn.Module:
-    return nn.Sequential(nn.Linear(4, 4), *(Lambda(lambda layers, x: 2 * x + layers[0](x) - x, block()) for _ in range(3)))
-
-
-def concatenated() -> nn.Module:
-    def forward(layers: nn.ModuleList, x: Tensor) -> Tensor:
-        for layer in layers:
-            x = torch.cat([x, layer(x)], -1)
-        return x
-
-    return Lambda(forward, *(nn.Sequential(nn.Linear(4 + 2 * i, 2), nn.Tanh()) for i in range(4)))
-
-
-def branches() -> nn.Module:
-    def forward(layers: nn.ModuleList, x: Tensor) -> Tensor:
-        x = layers[0](x)
-        return layers[4](layers[1](x) * layers[2](x) + layers[3](x) + x)
-
-    return Lambda(forward, *(nn.Linear(4, 4) for _ in range(5)))
-
-
-def u_net() -> nn.Module:
-    def forward(layers: nn.ModuleList, x: Tensor) -> Tensor:
-        first = layers[0](x)
-        second = layers[1](first)
-        third = layers[2](second)
-        return layers[4](layers[3](third + second) + first)
-
-    return Lambda(forward, *(nn.Sequential(nn.Linear(4, 4), nn.Tanh()) for _ in range(5)))
-
-
-def reused() -> nn.Module:
-    shared = nn.Linear(4, 4)
-    return nn.Sequential(shared, nn.Tanh(), shared, Lambda(lambda layers, x: layers[0](x) + layers[0](2 * x), shared))
-
-
-def two_inputs() -> nn.Module:
-    class Gate(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.layer = nn.Linear(4, 4)
-
-        def forward(self, x: Tensor, gate: Tensor, *, scale: Tensor) -> tuple[Tensor, Tensor]:
-            return self.layer(x) * gate.sigmoid(), scale * x
-
-    def forward(layers: nn.ModuleList, x: Tensor) -> Tensor:
-        x = layers[0](x)
-        gated, scaled = layers[1](x, layers[0](x), scale=x.mean())
-        return gated + layers[2](scaled)
-
-    return Lambda(forward, nn.Linear(4, 4), Gate(), nn.Linear(4, 4))
-
-
-def one_tensor_twice() -> nn.Module:
-    class Product(nn.Module):
-        def forward(self, a: Tensor, b: Tensor) -> Tensor:
-            return a * b.tanh()
-
-    return Lambda(lambda layers, x: layers[1](layers[0](x), layers[0](x)) + layers[1](x, x), nn.Linear(4, 4), Product())
-
-
-def passes_its_input_on() -> nn.Module:
-    def forward(layers: nn.ModuleList, x: Tensor) -> Tensor:
-        x, y = layers[1](layers[0](x))
-        return layers[2](x) + y
-
-    return Lambda(forward, nn.Linear(4, 4), Lambda(lambda layers, x: (x, layers[0](x)), nn.Linear(4, 4)), nn.Linear(4, 4))
-
-
-def nested_views() -> nn.Module:
-    class Heads(nn.Module):
-        def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-            return x.chunk(2, -1)
-
-    def forward(layers: nn.ModuleList, x: Tensor) -> Tensor:
-        left, right = layers[1](layers[0](x))
-        return layers[2](left) * right
-
-    return Lambda(forward, nn.Linear(4, 4), Heads(), nn.Linear(2, 2))
-
-
-def convolutions() -> nn.Module:
-    return nn.Sequential(
-        nn.Unflatten(1, (1, 2, 2)), nn.Conv2d(1, 3, 2, padding=1), nn.BatchNorm2d(3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten()
-    )
-
-
-def transformer() -> nn.Module:
-    encoder = nn.TransformerEncoderLayer(4, 2, 8, dropout=0.0, batch_first=True)
-    return nn.Sequential(nn.Unflatten(1, (1, 4)), nn.Linear(4, 4), encoder, nn.Linear(4, 2))
-
-
-def recurrent() -> nn.Module:
-    return Lambda(
-        lambda layers, x: layers[1](layers[0](x[:, None, :].expand(-1, 3, -1))[0]), nn.LSTM(4, 3, batch_first=True), nn.Linear(3, 1)
-    )
-
-
-MODELS = [
-    chain, shortcuts, shortcuts_in_modules, doubled_shortcut, concatenated, branches, u_net, reused, two_inputs,
-    one_tensor_twice, passes_its_input_on, nested_views, convolutions, transformer, recurrent,
-]  # fmt: skip
 EVERY_MODEL = pytest.mark.parametrize("make", MODELS, ids=lambda make: make.__name__)
-WITH_AND_WITHOUT = pytest.mark.parametrize("input_requires_grad", [True, False], ids=["input with grad", "input without"])
+WITH_AND_WITHOUT = pytest.mark.parametrize(
+    "input_requires_grad", [True, False], ids=["input with grad", "input without"]
+)
 
 
 def recorded(model: nn.Module, x: Tensor) -> Recording:
@@ -163,7 +43,9 @@ def recorded(model: nn.Module, x: Tensor) -> Recording:
 
 @WITH_AND_WITHOUT
 @EVERY_MODEL
-def test_activation_gradients_are_those_of_retain_grad(make: Callable[[], nn.Module], input_requires_grad: bool) -> None:
+def test_activation_gradients_are_those_of_retain_grad(
+    make: Callable[[], nn.Module], input_requires_grad: bool
+) -> None:
     model, x = make(), torch.randn(5, 4, requires_grad=input_requires_grad)
     recording = recorded(model, x)
     model.zero_grad()
@@ -233,7 +115,10 @@ def test_gains_of_a_chain_multiply_to_the_whole() -> None:
     recording = recorded(model, x)
     product = 1.0
     for layer in range(len(model)):
-        product *= stats(recording, "input_gradient", str(layer)).norm / stats(recording, "activation_gradient", str(layer)).norm
+        product *= (
+            stats(recording, "input_gradient", str(layer)).norm
+            / stats(recording, "activation_gradient", str(layer)).norm
+        )
     whole = stats(recording, "input_gradient", "").norm / stats(recording, "activation_gradient", "").norm
     assert product == pytest.approx(whole, rel=1e-12)
 
@@ -253,7 +138,9 @@ def test_a_gradient_of_none_is_no_signal() -> None:
         def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
             return x * 2, x * 3
 
-    recording = recorded(Lambda(lambda layers, x: layers[1](layers[0](x))[0], nn.Linear(4, 4), Two()), torch.randn(5, 4))
+    recording = recorded(
+        Lambda(lambda layers, x: layers[1](layers[0](x))[0], nn.Linear(4, 4), Two()), torch.randn(5, 4)
+    )
     assert [s.item for s in recording.select("activation_gradient", module="layers.1")] == ["0"]
 
 
@@ -263,8 +150,12 @@ def test_scaling_the_loss_scales_every_gradient(factor: float, negative: bool) -
     torch.set_default_dtype(torch.float64)
     model, x = shortcuts_in_modules(), torch.randn(5, 4)
     factor = -factor if negative else factor
-    base = observe(Problem(model, x, loss=scalar_loss))
-    scaled = observe(Problem(model, x, loss=lambda output: factor * scalar_loss(output)))
+
+    def loss(output: Tensor) -> Tensor:
+        return output.pow(2).sum()
+
+    base = observe(Problem(model, x, loss=loss))
+    scaled = observe(Problem(model, x, loss=lambda output: loss(output) * factor))
     kinds = ("activation_gradient", "input_gradient", "weight_gradient")
     expected, found = signals(base, *kinds), signals(scaled, *kinds)
     assert expected.keys() == found.keys()

@@ -1,4 +1,4 @@
-"""Models whose autograd graphs are awkward: in place, reused, checkpointed, cut, differentiated twice."""
+"""Graphs that are awkward: in place, reused, tied, cut off, viewed."""
 
 from __future__ import annotations
 
@@ -9,38 +9,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from headwater.capture import record
-from tests.capture.bit_identity import Case, forward_and_backward, recording_of, scalar_loss
+from tests.capture.bit_identity import (
+    Case,
+    recording_of,
+    scalar_loss,
+)
+from tests.capture.hostile_models import Lambda, batch, images
 from tests.capture.signals import called, has, notes, signals, stats
 from tests.oracles.moments import assert_moments_match
-
-REENTRANT = pytest.mark.parametrize("use_reentrant", [True, False], ids=["reentrant", "non-reentrant"])
-
-
-def batch() -> Tensor:
-    return torch.randn(5, 4)
-
-
-def batch_with_grad() -> Tensor:
-    return torch.randn(5, 4, requires_grad=True)
-
-
-def images() -> Tensor:
-    return torch.randn(2, 3, 8, 8)
-
-
-class Lambda(nn.Module):
-    """A module list whose forward is given as a function."""
-
-    def __init__(self, forward: Callable[..., Any], *layers: nn.Module) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList(layers)
-        self.function = forward
-
-    def forward(self, *args: Any) -> Any:
-        return self.function(self.layers, *args)
 
 
 @pytest.mark.parametrize("activation", [nn.ReLU, nn.LeakyReLU, nn.ELU, nn.Hardtanh, nn.SiLU, nn.Hardswish])
@@ -148,99 +126,6 @@ def test_tied_weights_are_one_parameter_with_the_sum_of_their_gradients() -> Non
     assert_moments_match(stats(recording, "weight_gradient", "0"), model[0].weight.grad, rtol=1e-6)
 
 
-def checkpointed(use_reentrant: bool | None, num_segments: int = 2, dropout: float = 0.0) -> nn.Module:
-    """A Linear, then segments of Linear and Tanh, checkpointed or not (None)."""
-
-    def forward(layers: nn.ModuleList, x: Tensor) -> Tensor:
-        x = layers[0](x)
-        for segment in layers[1:]:
-            x = segment(x) if use_reentrant is None else checkpoint(segment, x, use_reentrant=use_reentrant)
-        return x
-
-    segments = (nn.Sequential(nn.Linear(4, 4), nn.Dropout(dropout), nn.Tanh()) for _ in range(num_segments))
-    return Lambda(forward, nn.Linear(4, 4), *segments)
-
-
-@REENTRANT
-@pytest.mark.parametrize("dropout", [0.0, 0.4])
-def test_a_checkpointed_segment_is_seen_as_if_it_were_not_checkpointed(use_reentrant: bool, dropout: float) -> None:
-    plain = recording_of(lambda: checkpointed(None, dropout=dropout), batch)
-    recording = recording_of(lambda: checkpointed(use_reentrant, dropout=dropout), batch)
-    assert called(recording) == called(plain)
-    assert signals(recording) == signals(plain)
-
-
-@REENTRANT
-def test_two_checkpointed_segments_may_share_a_module(use_reentrant: bool) -> None:
-    def make(use_reentrant: bool | None) -> nn.Module:
-        model = checkpointed(use_reentrant, num_segments=3)
-        model.layers[2] = model.layers[1]
-        return model
-
-    plain = recording_of(lambda: make(None), batch)
-    recording = recording_of(lambda: make(use_reentrant), batch)
-    assert called(recording) == called(plain)
-    assert signals(recording) == signals(plain)
-
-
-@REENTRANT
-def test_nested_checkpoints_are_seen_once(use_reentrant: bool) -> None:
-    def make(use_reentrant: bool | None) -> nn.Module:
-        inner = checkpointed(use_reentrant)
-        if use_reentrant is None:
-            return Lambda(lambda layers, x: layers[1](layers[0](x)), nn.Linear(4, 4), inner)
-        return Lambda(
-            lambda layers, x: checkpoint(layers[1], layers[0](x), use_reentrant=use_reentrant), nn.Linear(4, 4), inner
-        )
-
-    plain = recording_of(lambda: make(None), batch)
-    recording = recording_of(lambda: make(use_reentrant), batch)
-    assert called(recording) == called(plain)
-    assert signals(recording, "activation", "weight_gradient") == signals(plain, "activation", "weight_gradient")
-    assert signals(recording, "activation_gradient") == signals(plain, "activation_gradient")
-
-
-@REENTRANT
-def test_two_passes_through_a_checkpoint_in_one_recording_are_two_calls(use_reentrant: bool) -> None:
-    def twice(case: Case) -> Any:
-        return [forward_and_backward(case), forward_and_backward(case)]
-
-    plain = recording_of(lambda: checkpointed(None), batch, step=twice)
-    recording = recording_of(lambda: checkpointed(use_reentrant), batch, step=twice)
-    assert called(recording) == called(plain)
-    assert signals(recording, "activation_gradient") == signals(plain, "activation_gradient")
-
-
-class Reversible(torch.autograd.Function):
-    """Runs modules without a graph, and again, with one, in the backward pass; as Reformer and others do."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, layer: nn.Module) -> Tensor:
-        ctx.layer = layer
-        ctx.save_for_backward(x)
-        with torch.no_grad():
-            return x + layer(x)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Any:
-        (x,) = ctx.saved_tensors
-        with torch.enable_grad():
-            x = x.detach().requires_grad_()
-            ctx.layer(x).backward(gradient)
-        return gradient + x.grad, None
-
-
-def test_a_forward_inside_a_hand_written_backward_is_not_a_second_call() -> None:
-    def forward(layers: nn.ModuleList, x: Tensor) -> Tensor:
-        for layer in layers[1:]:
-            x = Reversible.apply(layers[0](x) if layer is layers[1] else x, layer)
-        return x
-
-    recording = recording_of(lambda: Lambda(forward, *(nn.Linear(4, 4) for _ in range(3))), batch)
-    assert called(recording) == ["", "layers.0", "layers.1", "layers.2"]
-    assert has(recording, "weight_gradient", "layers.1")
-
-
 class Square(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -341,146 +226,6 @@ def test_recording_inside_inference_mode_is_possible() -> None:
     assert called(recorder.recording) == ["", "0", "1"]
 
 
-def test_a_double_backward_changes_nothing() -> None:
-    def step(case: Case) -> Any:
-        x = case.args[0]
-        loss = scalar_loss(case.model(x))
-        (gradient,) = torch.autograd.grad(loss, x, create_graph=True)
-        gradient.pow(2).sum().backward()
-        return loss, gradient
-
-    recording = recording_of(lambda: nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 1)), batch_with_grad, step=step)
-    assert has(recording, "weight_gradient", "0")
-
-
-def test_a_backward_that_builds_a_graph_changes_nothing() -> None:
-    def step(case: Case) -> Any:
-        loss = scalar_loss(case.model(*case.args))
-        loss.backward(create_graph=True)
-        penalty = sum(p.grad.pow(2).sum() for p in case.model.parameters())
-        gradients = torch.autograd.grad(penalty, list(case.model.parameters()), allow_unused=True)
-        for parameter in case.model.parameters():
-            parameter.grad = None  # else they refer to one another in a cycle
-        return gradients
-
-    recording_of(lambda: nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 1)), batch, step=step)
-
-
-def test_a_gradient_penalty_inside_the_forward_is_the_models_own_affair() -> None:
-    def forward(layers: nn.ModuleList, x: Tensor) -> Tensor:
-        x = x.detach().requires_grad_()
-        (gradient,) = torch.autograd.grad(layers[0](x).sum(), x, create_graph=True)
-        return layers[1](gradient)
-
-    recording = recording_of(
-        lambda: Lambda(forward, nn.Sequential(nn.Linear(4, 4), nn.Tanh()), nn.Linear(4, 1)), batch
-    )
-    assert called(recording) == ["", "layers.0", "layers.0.0", "layers.0.1", "layers.1"]
-
-
-def test_the_gradient_of_this_pass_is_recorded_beside_one_that_was_there_before() -> None:
-    def make() -> nn.Module:
-        model = nn.Linear(4, 2)
-        for parameter in model.parameters():
-            parameter.grad = torch.full_like(parameter, 100.0)
-        return model
-
-    recording = recording_of(make, batch)
-    torch.manual_seed(0)
-    model, x = make(), batch()
-    model.zero_grad()
-    scalar_loss(model(x)).backward()
-    assert_moments_match(stats(recording, "weight_gradient", "", item="weight"), model.weight.grad, rtol=1e-6)
-
-
-def test_backward_twice_through_one_graph_is_recorded() -> None:
-    def step(case: Case) -> Any:
-        loss = scalar_loss(case.model(*case.args))
-        loss.backward(retain_graph=True)
-        loss.backward()
-
-    recording = recording_of(lambda: nn.Sequential(nn.Linear(4, 4), nn.Tanh()), batch, step=step)
-    once = recording_of(lambda: nn.Sequential(nn.Linear(4, 4), nn.Tanh()), batch)
-    summed, single = (stats(r, "weight_gradient", "0", item="weight") for r in (recording, once))
-    assert summed.norm == pytest.approx(2 * single.norm, rel=1e-6)
-
-
-def test_micro_batches_add_up_to_the_gradient_that_the_optimiser_sees() -> None:
-    models = []
-
-    def step(case: Case) -> Any:
-        models.append(case.model)
-        for part in case.args[0].split(2):
-            scalar_loss(case.model(part)).backward()
-
-    recording = recording_of(lambda: nn.Linear(4, 2), batch, step=step)
-    assert_moments_match(stats(recording, "weight_gradient", "", item="weight"), models[-1].weight.grad, rtol=1e-6)
-    assert called(recording) == ["", "", ""]
-
-
-def test_an_optimiser_that_steps_between_two_passes_changes_nothing() -> None:
-    def step(case: Case) -> Any:
-        optimizer = torch.optim.AdamW(case.model.parameters())
-        for _ in range(3):
-            optimizer.zero_grad()
-            forward_and_backward(case)
-            optimizer.step()
-
-    recording = recording_of(lambda: nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2)), batch, step=step)
-    assert called(recording) == 3 * ["", "0", "1", "2"]
-
-
-def test_an_optimiser_that_steps_inside_the_backward_changes_nothing() -> None:
-    def make() -> nn.Module:
-        model = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2))
-        for parameter in model.parameters():
-            optimizer = torch.optim.SGD([parameter], lr=0.1)
-            parameter.register_post_accumulate_grad_hook(_stepping(optimizer))
-        return model
-
-    recording = recording_of(make, batch)
-    assert len(recording.select("weight_gradient")) == 4
-
-
-def _stepping(optimizer: torch.optim.Optimizer) -> Callable[[Tensor], None]:
-    def step(_: Tensor) -> None:
-        optimizer.step()
-        optimizer.zero_grad()
-
-    return step
-
-
-def test_gradients_asked_for_with_autograd_grad_are_seen_in_the_activations() -> None:
-    def step(case: Case) -> Any:
-        return torch.autograd.grad(scalar_loss(case.model(*case.args)), list(case.model.parameters()))
-
-    recording = recording_of(lambda: nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 2)), batch, step=step)
-    assert has(recording, "activation_gradient", "0")
-
-
-def test_a_backward_through_a_part_leaves_the_rest_without_gradients() -> None:
-    def step(case: Case) -> Any:
-        left, _ = case.model(*case.args)
-        left.sum().backward()
-
-    recording = recording_of(
-        lambda: Lambda(lambda layers, x: (layers[0](x), layers[1](x)), nn.Linear(4, 2), nn.Linear(4, 2)),
-        batch,
-        step=step,
-    )
-    assert has(recording, "activation_gradient", "layers.0")
-    assert not has(recording, "activation_gradient", "layers.1")
-    assert [s.item for s in recording.select("activation_gradient", depth=0)] == ["0"]
-
-
-def test_a_sum_gives_an_expanded_gradient_and_it_is_measured() -> None:
-    recording = recording_of(
-        lambda: nn.Linear(4, 300), batch, step=lambda case: case.model(*case.args).sum().backward()
-    )
-    gradient = stats(recording, "activation_gradient", "")
-    assert (gradient.numel, gradient.norm) == (1500, pytest.approx(1500**0.5))
-
-
 @pytest.mark.parametrize("name", ["chunk", "split", "unbind", "transpose", "select", "view_as_real", "slice"])
 def test_modules_that_return_views_are_observed(name: str) -> None:
     views: dict[str, Callable[[Tensor], Any]] = {
@@ -516,31 +261,6 @@ def test_a_view_changed_in_place_after_its_module_returned_changes_nothing() -> 
     assert_moments_match(stats(recording, "activation", "layers.0"), layer(batch()), rtol=1e-6)
 
 
-def test_saved_tensor_hooks_of_the_user_do_not_see_the_recorder() -> None:
-    packed: list[list[torch.Size]] = []
-
-    def step(case: Case) -> Any:
-        packed.append([])
-
-        def pack(tensor: Tensor) -> Tensor:
-            packed[-1].append(tensor.shape)
-            return tensor
-
-        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-            return forward_and_backward(case)
-
-    recording_of(lambda: nn.Sequential(nn.Linear(4, 4), nn.Tanh()), batch, step=step)
-    assert packed[0] == packed[1]
-
-
-def test_anomaly_mode_works_while_recording() -> None:
-    def step(case: Case) -> Any:
-        with torch.autograd.set_detect_anomaly(True):
-            return forward_and_backward(case)
-
-    recording_of(lambda: nn.Sequential(nn.Linear(4, 4), nn.Tanh()), batch, step=step)
-
-
 def test_functional_layers_between_modules_are_part_of_the_flow() -> None:
     recording = recording_of(
         lambda: Lambda(lambda layers, x: layers[1](F.gelu(layers[0](x))), nn.Linear(4, 4), nn.Linear(4, 2)), batch
@@ -548,3 +268,26 @@ def test_functional_layers_between_modules_are_part_of_the_flow() -> None:
     assert stats(recording, "input", "layers.1") != stats(recording, "activation", "layers.0")
     assert has(recording, "input_gradient", "layers.1")
     assert notes(recording) == ""
+
+
+def test_a_gradient_that_an_inplace_change_of_a_view_hides_is_named() -> None:
+    recording = recording_of(lambda: nn.Sequential(nn.Linear(4, 4), nn.Flatten(0), nn.ReLU(inplace=True)), batch)
+    assert has(recording, "activation_gradient", "0")
+    assert not has(recording, "activation_gradient", "1")
+    assert "Flatten" in notes(recording)
+
+
+def test_a_view_whose_base_was_changed_is_survived_and_named() -> None:
+    def forward(layers: nn.ModuleList, x: Tensor) -> Tensor:
+        x = layers[0](x)
+        columns = layers[1](x)
+        with torch.no_grad():
+            x.add_(1)
+            layers[2](columns[0])
+        return x
+
+    recording = recording_of(
+        lambda: Lambda(forward, nn.Linear(4, 4), Lambda(lambda _, x: x.unbind(1)), nn.Tanh()), batch, fully=False
+    )
+    assert "not observed" in notes(recording)
+    assert has(recording, "activation_gradient", "layers.0")

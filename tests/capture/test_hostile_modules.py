@@ -1,403 +1,24 @@
-"""Modules that are more than a forward function: hooks, parametrizations, TorchScript, compiled, lazy, fused."""
+"""Modules with unusual habits."""
 
 from __future__ import annotations
 
-import copy
-import warnings
-from collections.abc import Callable, Iterator
 from typing import Any
 
-import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrizations, prune
 
-from headwater.capture import Problem, observe, record
+from headwater.capture import record
 from tests.capture.bit_identity import (
     Case,
-    Scenario,
-    assert_observe_leaves_no_trace,
-    differences_under,
-    forward_and_backward,
-    forward_only,
     recording_of,
 )
-from tests.capture.signals import called, has, notes, signals, stats
-from tests.capture.test_hostile_graphs import Lambda, batch, images
+from tests.capture.hostile_models import Lambda, batch, small_net
+from tests.capture.signals import called, has, notes, stats
 from tests.oracles.moments import assert_moments_match
-
-
-def small_net() -> nn.Module:
-    return nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 2))
-
-
-# --- parametrizations ------------------------------------------------------------------------------------------------
-
-PARAMETRIZATIONS: dict[str, Callable[[nn.Module], Any]] = {
-    "weight norm": parametrizations.weight_norm,
-    "spectral norm": parametrizations.spectral_norm,
-    "orthogonal by matrix exponential": lambda m: parametrizations.orthogonal(m, orthogonal_map="matrix_exp"),
-    "orthogonal by Householder": lambda m: parametrizations.orthogonal(m, orthogonal_map="householder"),
-    "pruned": lambda m: prune.l1_unstructured(m, "weight", amount=0.5),
-    "old spectral norm": torch.nn.utils.spectral_norm,
-}
-
-
-@pytest.mark.parametrize("parametrization", PARAMETRIZATIONS)
-def test_a_parametrized_weight_is_recorded_under_the_names_of_its_originals(parametrization: str) -> None:
-    def make() -> nn.Module:
-        model = small_net()
-        PARAMETRIZATIONS[parametrization](model[0])
-        return model
-
-    models: list[nn.Module] = []
-
-    def step(case: Case) -> Any:
-        models.append(case.model)
-        return forward_and_backward(case)
-
-    recording = recording_of(make, batch, step=step)
-    names = [name for name, _ in models[-1].named_parameters()]
-    assert [parameter.name for parameter in recording.parameters] == names
-    for signal in recording.select("weight_gradient"):
-        assert_moments_match(signal.stats, models[-1].get_parameter(signal.parameter).grad, rtol=1e-6)
-    assert_observe_leaves_no_trace(Problem(make(), batch()))
-
-
-@pytest.mark.filterwarnings("ignore:.*weight_norm.*is deprecated:FutureWarning")
-def test_the_old_weight_norm_runs_the_same() -> None:
-    def make() -> nn.Module:
-        model = small_net()
-        torch.nn.utils.weight_norm(model[0])
-        return model
-
-    recording = recording_of(make, batch)
-    assert {"0.weight_g", "0.weight_v"} <= {signal.parameter for signal in recording.select("weight_gradient")}
-
-
-def test_cached_parametrizations_run_the_same() -> None:
-    def step(case: Case) -> Any:
-        with torch.nn.utils.parametrize.cached():
-            return forward_and_backward(case)
-
-    recording_of(lambda: parametrizations.weight_norm(nn.Linear(4, 4)), batch, step=step)
-
-
-# --- lazy modules ----------------------------------------------------------------------------------------------------
-
-
-def lazy_net() -> nn.Module:
-    return nn.Sequential(nn.LazyLinear(6), nn.LazyBatchNorm1d(), nn.ReLU(), nn.LazyLinear(2))
-
-
-def test_lazy_modules_are_recorded_from_the_pass_that_gives_them_shapes() -> None:
-    recording = recording_of(lazy_net, batch)
-    assert all(parameter.initialized for parameter in recording.parameters)
-    assert {s.parameter for s in recording.select("weight")} == {p.name for p in recording.parameters}
-    assert {s.parameter for s in recording.select("weight_gradient")} == {p.name for p in recording.parameters}
-
-
-def test_lazy_modules_that_never_ran_are_said_to_be_uninitialized() -> None:
-    model = lazy_net()
-    with record(model) as recorder:
-        pass
-    assert not any(parameter.initialized for parameter in recorder.recording.parameters[:2])
-
-
-def test_observe_leaves_lazy_modules_lazy() -> None:
-    model = lazy_net()
-    recording = assert_observe_leaves_no_trace(Problem(model, batch()))
-    assert model[0].has_uninitialized_params()
-    assert has(recording, "weight_gradient", "0")
-
-
-# --- TorchScript, fx, compile ----------------------------------------------------------------------------------------
-
-SCRIPT_IS_DEPRECATED = pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning", "ignore:.*torch.jit.*:FutureWarning")
-
-
-def scripted() -> nn.Module:
-    model = torch.jit.script(small_net())
-    for _ in range(3):  # its first runs are profiled and optimised
-        model(torch.ones(5, 4)).sum().backward()
-    model.zero_grad()
-    return model
-
-
-def traced() -> nn.Module:
-    return torch.jit.trace(small_net(), torch.ones(2, 4))
-
-
-@SCRIPT_IS_DEPRECATED
-@pytest.mark.parametrize("make", [scripted, traced])
-def test_a_script_module_is_observed_from_outside_and_its_inside_is_reported(make: Callable[[], nn.Module]) -> None:
-    recording = recording_of(make, batch)
-    assert called(recording) == [""]
-    assert has(recording, "activation_gradient", "")
-    assert len(recording.select("weight_gradient")) == 4
-    assert "ScriptModule" in notes(recording)
-    assert "'0'" in notes(recording)
-
-
-@SCRIPT_IS_DEPRECATED
-@pytest.mark.parametrize("make", [scripted, traced])
-def test_a_script_module_inside_a_model_is_observed(make: Callable[[], nn.Module]) -> None:
-    recording = recording_of(lambda: nn.Sequential(make(), nn.Linear(2, 2)), batch)
-    assert called(recording) == ["", "0", "1"]
-    assert has(recording, "activation_gradient", "0")
-    assert "'0.0'" in notes(recording)
-
-
-@SCRIPT_IS_DEPRECATED
-def test_observe_leaves_no_trace_on_a_script_module() -> None:
-    assert_observe_leaves_no_trace(Problem(scripted(), batch()))
-
-
-def test_a_traced_fx_graph_module_is_observed() -> None:
-    assert called(recording_of(lambda: torch.fx.symbolic_trace(small_net()), batch)) == ["", "0", "1", "2"]
-
-
-def make_compiled() -> nn.Module:
-    torch._dynamo.reset()
-    return torch.compile(small_net(), backend="eager")
-
-
-def make_compiled_and_run() -> nn.Module:
-    model = make_compiled()
-    model(torch.ones(5, 4)).sum().backward()
-    model.zero_grad()
-    return model
-
-
-def make_compiled_in_place() -> nn.Module:
-    torch._dynamo.reset()
-    model = small_net()
-    model.compile(backend="eager")
-    return model
-
-
-def make_of_compiled_parts() -> nn.Module:
-    torch._dynamo.reset()
-    return nn.Sequential(torch.compile(nn.Linear(4, 6), backend="eager"), nn.Tanh(), nn.Linear(6, 2))
-
-
-# Dynamo looks at `.grad` of tensors that have none, and warns about it.
-COMPILED = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
-
-
-@COMPILED
-@pytest.mark.parametrize(
-    "make", [make_compiled, make_compiled_and_run, make_compiled_in_place, make_of_compiled_parts]
-)
-def test_a_compiled_model_is_observed_call_by_call(make: Callable[[], nn.Module]) -> None:
-    def build() -> Case:
-        model = make()
-        torch.manual_seed(1)
-        return Case(model=model, args=(batch(),))
-
-    found, recorder = differences_under(record, Scenario(build=build, step=forward_and_backward))
-    # A compiled function marks the parameters it has read; it does not run in a recording.
-    assert [line for line in found if " own attributes: " not in line] == []
-    names = [name.replace("._orig_mod", "") for name in called(recorder.recording)]
-    assert list(dict.fromkeys(names)) == ["", "0", "1", "2"]
-    assert len(recorder.recording.select("weight_gradient")) == 4
-
-
-def test_a_warning_filter_that_is_set_while_recording_stays() -> None:
-    import torch._dynamo
-
-    with warnings.catch_warnings():
-        with record(small_net()):
-            warnings.filterwarnings("ignore", message="set while recording")
-        warnings.warn("set while recording", UserWarning, stacklevel=1)
-        assert not any("global hooks" in str(entry[1]) for entry in warnings.filters)
-    assert torch._dynamo
-
-
-@COMPILED
-def test_a_compiled_model_runs_compiled_again_after_the_recording() -> None:
-    torch._dynamo.reset()
-    graphs: list[int] = []
-
-    def backend(graph: torch.fx.GraphModule, _: Any) -> Callable[..., Any]:
-        def run(*args: Any) -> Any:
-            graphs.append(1)
-            return graph(*args)
-
-        return run
-
-    model = torch.compile(small_net(), backend=backend)
-    model(batch())
-    runs = len(graphs)
-    with record(model):
-        model(batch())
-    model(batch())
-    assert len(graphs) == 2 * runs
-
-
-# --- hooks of the user's own -----------------------------------------------------------------------------------------
-
-
-def hooked(register: Callable[[nn.Module], Any]) -> Callable[[], nn.Module]:
-    def make() -> nn.Module:
-        model = small_net()
-        register(model)
-        return model
-
-    return make
-
-
-USER_HOOKS: dict[str, Callable[[nn.Module], Any]] = {
-    "forward": lambda m: m[0].register_forward_hook(lambda _m, _a, output: output * 3),
-    "forward with kwargs": lambda m: m[0].register_forward_hook(lambda _m, _a, _k, output: output + 1, with_kwargs=True),
-    "forward always": lambda m: m[0].register_forward_hook(lambda _m, _a, output: output - 1, always_call=True),
-    "forward on the model": lambda m: m.register_forward_hook(lambda _m, _a, output: (output, None)),
-    "forward that returns a dict": lambda m: m.register_forward_hook(lambda _m, _a, output: {"out": output}),
-    "several forward": lambda m: [m[0].register_forward_hook(lambda _m, _a, o, f=f: o * f) for f in (2, 3, 5)],
-    "forward pre": lambda m: m[2].register_forward_pre_hook(lambda _m, args: (args[0] * 2,)),
-    "forward pre with kwargs": lambda m: m[2].register_forward_pre_hook(lambda _m, a, k: ((a[0] + 1,), k), with_kwargs=True),
-    "full backward": lambda m: m[1].register_full_backward_hook(lambda _m, gradients, _o: (gradients[0] * 2,)),
-    "full backward pre": lambda m: m[1].register_full_backward_pre_hook(lambda _m, gradients: (gradients[0] * 2,)),
-    "full backward on the model": lambda m: m.register_full_backward_hook(lambda _m, gradients, _o: None),
-    "parameter": lambda m: m[0].weight.register_hook(lambda gradient: gradient * 2),
-    "post-accumulate": lambda m: m[0].weight.register_post_accumulate_grad_hook(_double_gradient),
-    "removes itself": lambda m: _hook_once(m[0]),
-    "state dict": lambda m: m.register_state_dict_post_hook(lambda *_: None),
-}  # fmt: skip
 
 
 def _double_gradient(parameter: Tensor) -> None:
     parameter.grad.mul_(2)
-
-
-def _hook_once(module: nn.Module) -> None:
-    def hook(_module: nn.Module, _args: Any, output: Tensor) -> Tensor:
-        handle.remove()
-        return output * 2
-
-    handle = module.register_forward_hook(hook)
-
-
-@pytest.mark.parametrize("kind", USER_HOOKS)
-def test_the_users_hooks_work_as_before(kind: str) -> None:
-    recording = recording_of(hooked(USER_HOOKS[kind]), batch)
-    assert called(recording) == ["", "0", "1", "2"]
-    assert has(recording, "activation_gradient", "0")
-    assert has(recording, "weight_gradient", "0")
-
-
-@pytest.mark.parametrize("kind", ["forward", "forward with kwargs", "forward always", "several forward"])
-def test_an_output_that_a_hook_replaced_is_what_is_measured(kind: str) -> None:
-    recording = recording_of(hooked(USER_HOOKS[kind]), batch)
-    replaced = recording.select("activation", module="0")[0]
-    read = recording.select("input", module="1")[0]
-    assert replaced.tensor == read.tensor
-    assert replaced.stats == read.stats
-
-
-@pytest.mark.parametrize("kind", ["forward pre", "forward pre with kwargs"])
-def test_an_input_that_a_hook_replaced_is_what_is_measured(kind: str) -> None:
-    recording = recording_of(hooked(USER_HOOKS[kind]), batch)
-    assert recording.select("input", module="2")[0].stats != recording.select("activation", module="1")[0].stats
-
-
-def test_a_gradient_changed_by_a_parameter_hook_is_recorded_as_it_reaches_grad() -> None:
-    models: list[nn.Module] = []
-
-    def step(case: Case) -> Any:
-        models.append(case.model)
-        return forward_and_backward(case)
-
-    recording = recording_of(hooked(USER_HOOKS["parameter"]), batch, step=step)
-    assert_moments_match(stats(recording, "weight_gradient", "0", item="weight"), models[-1][0].weight.grad, rtol=1e-6)
-
-
-@pytest.fixture
-def global_hook() -> Iterator[list[str]]:
-    seen: list[str] = []
-    handle = torch.nn.modules.module.register_module_forward_hook(lambda m, _a, _o: seen.append(type(m).__name__))
-    yield seen
-    handle.remove()
-
-
-def test_a_process_wide_hook_of_the_users_own_stays(global_hook: list[str]) -> None:
-    model = small_net()
-    with record(model):
-        model(batch())
-    during = len(global_hook)
-    model(batch())
-    assert during == len(global_hook) - during == 4
-
-
-def test_a_hook_that_is_registered_while_recording_stays() -> None:
-    model = small_net()
-    with record(model):
-        model[0].register_forward_hook(lambda _m, _a, output: output * 2)
-        with_hook = model(torch.ones(1, 4))
-    assert torch.equal(model(torch.ones(1, 4)), with_hook)
-    assert len(model[0]._forward_hooks) == 1
-
-
-def test_a_hook_that_raises_raises_the_same() -> None:
-    def make() -> nn.Module:
-        model = small_net()
-        model[1].register_forward_hook(lambda *_: 1 / 0)
-        return model
-
-    model = make()
-    with pytest.raises(ZeroDivisionError), record(model) as recorder:
-        model(batch())
-    finished = {call.module: call.finished for call in recorder.recording.calls}
-    assert finished["0"]
-    assert not finished[""]
-
-
-# --- attention and transformers --------------------------------------------------------------------------------------
-
-
-def encoder_layer() -> nn.Module:
-    return nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
-
-
-def sequences() -> Tensor:
-    return torch.randn(2, 3, 8, requires_grad=True)
-
-
-@pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
-@pytest.mark.parametrize("step", [forward_and_backward, forward_only])
-def test_attention_runs_the_same_and_what_is_bypassed_is_named(training: bool, step: Any) -> None:
-    class Attention(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
-
-        def forward(self, x: Tensor) -> Tensor:
-            return self.attention(x, x, x)[0]
-
-    recording = recording_of(lambda: Attention().train(training), sequences, step=step)
-    assert "'attention.out_proj'" in notes(recording)
-    if step is forward_and_backward:
-        assert has(recording, "weight_gradient", "attention.out_proj")
-        assert has(recording, "input_gradient", "attention") == has(recording, "activation_gradient", "")
-
-
-@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
-def test_the_fused_path_of_a_transformer_layer_stays_the_fused_path(mode: Any) -> None:
-    def step(case: Case) -> Any:
-        with mode():
-            return case.model(*case.args)
-
-    recording = recording_of(lambda: encoder_layer().eval(), sequences, step=step)
-    assert called(recording) == [""]
-    assert "'linear1'" in notes(recording)
-
-
-def test_a_transformer_layer_in_training_is_observed_inside() -> None:
-    recording = recording_of(encoder_layer, sequences)
-    assert {"linear1", "linear2", "norm1", "norm2", "dropout", "self_attn"} <= set(called(recording))
-
-
-# --- modules with unusual habits -------------------------------------------------------------------------------------
 
 
 def test_a_frozen_part_is_observed_without_weight_gradients() -> None:
@@ -445,9 +66,7 @@ def test_a_module_that_returns_a_parameter_is_observed() -> None:
             return self.value
 
     recording = recording_of(lambda: Lambda(lambda layers, x: layers[0]() * x, Constant()), batch)
-    assert_moments_match(
-        stats(recording, "weight_gradient", "layers.0"), _gradient_of_constant(), rtol=1e-6
-    )
+    assert_moments_match(stats(recording, "weight_gradient", "layers.0"), _gradient_of_constant(), rtol=1e-6)
     assert has(recording, "activation", "layers.0")
 
 
@@ -570,72 +189,109 @@ def test_a_submodule_can_be_recorded_by_itself() -> None:
     assert has(recorder.recording, "activation_gradient", "")
 
 
-def test_a_model_of_batch_norms_keeps_its_statistics_after_observe() -> None:
-    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(inplace=True), nn.Conv2d(4, 2, 3))
-    assert_observe_leaves_no_trace(Problem(model, images()))
-    assert_observe_leaves_no_trace(Problem(model.eval(), images()))
+def test_a_module_that_is_not_registered_is_named() -> None:
+    hidden = [nn.Linear(4, 4)]
+    recording = recording_of(lambda: Lambda(lambda layers, x: hidden[0](layers[0](x)), nn.Linear(4, 4)), batch)
+    assert "A Linear that is not part of the model" in notes(recording)
+    hidden[0].zero_grad()
 
 
-def test_observe_keeps_gradients_that_were_there() -> None:
-    model = small_net()
-    model(batch()).sum().backward()
-    assert_observe_leaves_no_trace(Problem(model, batch()))
+def test_a_loss_module_made_in_the_forward_is_not_worth_a_note() -> None:
+    def forward(layers: nn.ModuleList, x: Tensor) -> Tensor:
+        return nn.MSELoss()(layers[0](x), x)
+
+    assert notes(recording_of(lambda: Lambda(forward, nn.Linear(4, 4)), batch)) == ""
 
 
-def test_observe_leaves_no_trace_on_a_model_that_writes_to_itself() -> None:
-    class Writer(nn.Module):
+def test_a_modules_call_can_be_overridden() -> None:
+    class OwnCall(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.layer = nn.Linear(4, 4)
-            self.register_buffer("count", torch.zeros(()))
-            self.register_buffer("later", None)
-            self.mask = torch.zeros(4)
-            self.history: list[Tensor] = []
-            self.cache: dict[str, Any] = {"deep": {"er": [1]}}
-            self.steps = 0
 
-        def forward(self, x: Tensor) -> Tensor:
-            self.count += 1
-            self.later = x.detach().mean(0)
-            self.mask[0] += 1
-            self.history.append(x)
-            self.cache["x"] = x
-            self.cache["deep"]["er"].append(2)
-            self.steps += 1
-            self.extra = x
-            with torch.no_grad():
-                self.layer.weight.clamp_(-0.1, 0.1)
-            self.train(not self.training)
-            return self.layer(x) * self.mask
+        def __call__(self, x: Tensor, scale: float = 1.0) -> Tensor:
+            return self.layer(x) * scale
 
-    assert_observe_leaves_no_trace(Problem(Writer(), batch()))
+    recording = recording_of(lambda: nn.Sequential(OwnCall(), nn.Linear(4, 2)), batch)
+    assert "0.layer" in called(recording)
 
 
-@pytest.mark.parametrize("failing", ["forward", "loss", "backward"])
-def test_observe_leaves_no_trace_when_the_pass_fails(failing: str) -> None:
-    class Fails(nn.Module):
+def test_keyword_arguments_are_inputs_too() -> None:
+    class ByName(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.norm = nn.BatchNorm1d(4)
             self.layer = nn.Linear(4, 4)
 
-        def forward(self, x: Tensor) -> Tensor:
-            x = self.layer(self.norm(x))
-            if failing == "forward":
-                raise RuntimeError("broken")
-            if failing == "backward":
-                x.register_hook(lambda _: 1 / 0)
-            return x
+        def forward(self, *, left: Tensor, right: Tensor) -> Tensor:
+            return self.layer(left) * right
 
-    model = Fails()
-    loss = (lambda _: torch.rand(2)) if failing == "loss" else (lambda output: output.pow(2).sum())
-    problem = Problem(model, batch(), loss=loss)
-    before = copy.deepcopy(model.state_dict())
-    random_state = torch.get_rng_state()
-    with pytest.raises(ValueError):
-        observe(problem)
-    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
-    assert torch.equal(torch.get_rng_state(), random_state)
-    assert all(parameter.grad is None for parameter in model.parameters())
-    assert not torch.nn.modules.module._global_forward_hooks
-    assert not torch.nn.modules.module._global_forward_pre_hooks
+    class Caller(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = ByName()
+            self.scale = nn.Linear(4, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.inner(right=self.scale(x), left=x)
+
+    recording = recording_of(Caller, lambda: torch.randn(5, 4, requires_grad=True))
+    assert {signal.item for signal in recording.select("input", module="inner")} == {"left", "right"}
+    assert {signal.item for signal in recording.select("input_gradient", module="inner")} == {"left", "right"}
+
+
+def test_dropout_draws_the_same_numbers() -> None:
+    recording = recording_of(lambda: nn.Sequential(nn.Linear(4, 40), nn.Dropout(0.5), nn.Linear(40, 2)), batch)
+    assert stats(recording, "activation", "1").zero_count > 0
+
+
+def test_distributed_data_parallel_is_recorded(tmp_path: Any) -> None:
+    import torch.distributed as dist
+
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        wrapped = nn.parallel.DistributedDataParallel(small_net())
+        plain = small_net()
+        plain.load_state_dict(wrapped.module.state_dict())
+        x = batch()
+        with record(wrapped) as recorder:
+            wrapped(x).sum().backward()
+        plain(x).sum().backward()
+    finally:
+        dist.destroy_process_group()
+    assert called(recorder.recording) == ["", "module", "module.0", "module.1", "module.2"]
+    for (name, parameter), (_, expected) in zip(wrapped.named_parameters(), plain.named_parameters(), strict=True):
+        assert torch.equal(parameter.grad, expected.grad)
+        found = [s.stats for s in recorder.recording.select("weight_gradient") if s.parameter == name]
+        assert_moments_match(found[0], expected.grad, rtol=1e-6)
+
+
+def test_a_grad_scaler_changes_nothing() -> None:
+    def step(case: Case) -> Any:
+        scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+        optimizer = torch.optim.SGD(case.model.parameters(), lr=0.1)
+        scaler.scale(case.model(*case.args).pow(2).mean()).backward()
+        scaler.step(optimizer)
+        scaler.update()
+
+    recording = recording_of(small_net, batch, step=step)
+    assert has(recording, "weight_gradient", "0")
+    assert notes(recording) == ""
+
+
+def test_a_model_that_changes_its_dtype_while_recording_keeps_its_weight_gradients() -> None:
+    def step(case: Case) -> Any:
+        case.model.double()
+        return case.model(case.args[0].double()).sum().backward()
+
+    recording = recording_of(small_net, batch, step=step)
+    assert len(recording.select("weight_gradient")) == 4
+
+
+def test_weights_that_are_computed_outside_of_the_model_pass_their_gradients_on() -> None:
+    def step(case: Case) -> Any:
+        doubled = {name: 2 * parameter for name, parameter in case.model.named_parameters()}
+        return torch.func.functional_call(case.model, doubled, case.args).sum().backward()
+
+    recording = recording_of(small_net, batch, step=step)
+    assert [parameter.name for parameter in recording.parameters] == ["0.weight", "0.bias", "2.weight", "2.bias"]
+    assert len(recording.select("weight_gradient")) == 4

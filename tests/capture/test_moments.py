@@ -147,9 +147,11 @@ def test_a_complex_number_with_one_bad_part_is_bad(dtype: torch.dtype, size: int
     check(tensor)
 
 
-@pytest.mark.parametrize("flip", [torch.conj, lambda z: torch.conj(z).imag, lambda z: z.imag], ids=["conj", "neg", "imag"])
+@pytest.mark.parametrize(
+    "flip", [torch.conj, lambda z: torch.conj(z).imag, lambda z: z.imag], ids=["conj", "neg", "imag"]
+)
 def test_lazily_conjugated_and_negated_views_are_right(flip: object) -> None:
-    check(flip(normal(3000, dtype=torch.complex64)))  # type: ignore[operator]
+    check(flip(normal(3000, dtype=torch.complex64)))
 
 
 @pytest.mark.parametrize(
@@ -217,7 +219,7 @@ def test_every_layout_is_right(layout: str, dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("convert", [Tensor.to_sparse_csr, Tensor.to_sparse_csc], ids=["csr", "csc"])
 def test_compressed_sparse_layouts_are_right(convert: object) -> None:
     dense = normal(30, 20)
-    check(convert(dense * (dense > 1)))  # type: ignore[operator]
+    check(convert(dense * (dense > 1)))
 
 
 def test_values_cannot_be_read_where_there_are_none() -> None:
@@ -237,7 +239,7 @@ def test_measuring_changes_nothing() -> None:
 
 @pytest.mark.parametrize("mode", [torch.inference_mode, torch.no_grad, lambda: torch.autocast("cpu", torch.bfloat16)])
 def test_the_modes_around_do_not_matter(mode: object) -> None:
-    with mode():  # type: ignore[operator]
+    with mode():
         tensor = normal(5000)
         check(tensor)
     check(tensor)

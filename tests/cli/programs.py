@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-FACTORIES = '''
+FACTORIES = """
 import torch
 from torch import nn
 
@@ -44,6 +44,10 @@ def on_cuda():
     return hw.Problem(nn.Linear(2, 1).cuda(), torch.ones(4, 2))
 
 
+def loss_on_cuda():
+    return hw.Problem(nn.Linear(2, 1), torch.ones(4, 2), loss=lambda output: output.cuda().mean())
+
+
 def nothing():
     healthy()
 
@@ -70,7 +74,7 @@ def wrong_inputs():
 
 instance = healthy()
 number = 3
-'''
+"""
 
 
 def run(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -79,7 +79,9 @@ def test_what_is_not_a_target_gets_one_sentence(folder, target):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
 def test_a_factory_for_a_missing_cuda_device_is_told_to_build_on_the_cpu(folder):
-    with pytest.raises(CommandError, match=r"asks for a CUDA device, and torch \S+ finds none here; build it on the CPU"):
+    with pytest.raises(
+        CommandError, match=r"asks for a CUDA device, and torch \S+ finds none here; build it on the CPU"
+    ):
         load_problem("factories.py:on_cuda")
 
 
@@ -92,7 +94,7 @@ def test_a_module_that_misses_a_dependency_names_the_dependency(folder):
 
 def test_a_module_with_a_syntax_error_says_so(folder):
     (folder / "broken.py").write_text("def problem(:\n")
-    with pytest.raises(CommandError, match="importing 'broken.py' failed: SyntaxError"):
+    with pytest.raises(CommandError, match=r"importing 'broken\.py' failed: SyntaxError"):
         load_problem("broken.py:problem")
 
 

@@ -48,9 +48,7 @@ def exact_moments(tensors: Tensor | Iterable[Tensor]) -> ExactMoments:
     )
 
 
-def assert_moments_match(
-    stats: TensorStats, tensors: Tensor | Iterable[Tensor] | ExactMoments, *, rtol: float
-) -> None:
+def assert_moments_match(stats: TensorStats, tensors: Tensor | Iterable[Tensor] | ExactMoments, *, rtol: float) -> None:
     """Checks statistics against the exact ones of the tensors: counts exactly, sums to `rtol` (the signed sum relative to sum_abs).
 
     Raises:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from headwater.recording import Recording, SignalKind, TensorStats, merged_stats
+from headwater.recording import Recording, Signal, SignalKind, TensorStats, merged_stats
 
 
 def backward_gain(recording: Recording, depth: int) -> float:
@@ -36,19 +36,24 @@ def activation_gradient(recording: Recording, depth: int) -> TensorStats | None:
 def cotangent(recording: Recording) -> TensorStats | None:
     """The gradient at the model's output, which every gain is relative to; None where no backward pass was seen.
 
-    It is that of all tensors the model returned. A scalar among them is taken to be the loss, whose gradient is one: it
-    counts only where nothing else has one. A model that returns nothing but its loss, or that was never called as a
-    whole, is judged from its last leaf call.
+    It is that of all tensors the model returned. A single number among larger tensors, or without a shape, is taken to
+    be the loss, whose gradient is one: it counts only where nothing else has one. (The output of one unit for a batch of
+    one has a shape, (1, 1).) A model that returns nothing but its loss, or that was never called as a whole, is judged
+    from its last leaf call.
     """
     at_output = [
-        signal.stats
+        signal
         for depth in recording.children(-1)
         for signal in recording.select(SignalKind.ACTIVATION_GRADIENT, depth=depth)
         if signal.module == ""
     ]
-    return merged_stats(
-        [stats for stats in at_output if stats.numel > 1] or _last_leaf_gradients(recording) or at_output
+    found = (
+        [signal for signal in at_output if signal.stats.numel > 1]
+        or [signal for signal in at_output if signal.shape]
+        or _last_leaf_gradients(recording)
+        or at_output
     )
+    return merged_stats([signal.stats for signal in found])
 
 
 def gain_from_output_decades(recording: Recording, depth: int) -> float:
@@ -76,11 +81,11 @@ def norm_ratio(numerator: TensorStats | None, denominator: TensorStats | None) -
     return numerator.norm / denominator.norm
 
 
-def _last_leaf_gradients(recording: Recording) -> list[TensorStats]:
+def _last_leaf_gradients(recording: Recording) -> list[Signal]:
     for call in reversed(recording.calls):
         if not recording.children(call.depth):
             signals = recording.select(SignalKind.ACTIVATION_GRADIENT, depth=call.depth)
-            found = [signal.stats for signal in signals if signal.stats.numel > 1]
+            found = [signal for signal in signals if signal.shape]
             if found:
                 return found
     return []

@@ -1,5 +1,6 @@
 """Capture: observes a model's passes without touching them and makes recordings."""
 
+from headwater.capture.cpu_moments import load_fused_moments as load_fused_moments
 from headwater.capture.moments import UnmeasurableError as UnmeasurableError
 from headwater.capture.moments import measure as measure
 from headwater.capture.observe import observe as observe

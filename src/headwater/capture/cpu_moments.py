@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -48,6 +49,17 @@ def load_fused_moments(*, at_once: bool = False) -> bool:
         fused_moments(np.zeros(1, dtype=np.float32))  # compiles now, or loads what was compiled before
         _Kernel.fused = fused_moments
     return _Kernel.fused is not None
+
+
+@contextmanager
+def fused_moments_unloaded() -> Iterator[None]:
+    """Inside, float32 tensors are measured as where numba is not installed (to compare the two)."""
+    fused, _Kernel.fused = _Kernel.fused, None
+    num_measured, _Kernel.num_measured = _Kernel.num_measured, -(1 << 62)  # so that no recorder loads it again
+    try:
+        yield
+    finally:
+        _Kernel.fused, _Kernel.num_measured = fused, num_measured
 
 
 def cpu_stats(values: Tensor) -> TensorStats:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from types import FrameType
+from typing import Any
 
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
@@ -24,6 +25,7 @@ class ObservedTensor:
     stats: Measured | None = None
     gradients: list[Measured] = field(default_factory=list)  # one per backward pass
     is_hooked: bool = False
+    sequence_number: int = -1  # of the autograd node that is hooked; -1 for a leaf
     just_measured: tuple[Tensor, Measured] | None = None  # a reader's share, which often is the whole gradient
 
 
@@ -52,7 +54,7 @@ class ObservedCall:
     output_requires_grad: bool = False
     output_is_floating: bool = False
     finished: bool = False
-    has_positional_inputs: bool = False
+    args_before_hooks: tuple[Any, ...] | None = None  # where the user's own pre-hooks may replace them
     units: tuple[Tensor, Tensor, int] | None = None
     frame: FrameType | None = None  # that runs the call; only while it does
     is_second_run: bool = False  # of a reentrant checkpoint, inside the backward pass
@@ -68,6 +70,7 @@ class ObservedCall:
     def forget_graph(self) -> None:
         """Lets go of all that would keep the user's graph alive."""
         self.frame = None
+        self.args_before_hooks = None
         if self.late_hook is not None:
             self.late_hook.remove()
             self.late_hook = None

@@ -55,7 +55,10 @@ def observe(problem: Problem, *, seed: int = 0, exponents: bool = False) -> Reco
 def _copies_of_lazy_buffers(model: nn.Module) -> dict[int, Any]:
     """A memo for `deepcopy`, which cannot copy a buffer without a shape."""
     lazy = [buffer for buffer in model.buffers() if isinstance(buffer, UninitializedBuffer)]
-    return {id(buffer): UninitializedBuffer(device=buffer.device, dtype=buffer.dtype) for buffer in lazy}
+    return {
+        id(buffer): UninitializedBuffer(device=buffer.device, dtype=buffer.dtype)  # pyright: ignore[reportCallIssue]
+        for buffer in lazy
+    }
 
 
 def _run(model: nn.Module, problem: Problem, seed: int, scale_exponent: int, exponents: bool) -> Recording:

@@ -7,12 +7,10 @@ hooks on autograd nodes, which leave no attribute on the user's tensors and do n
 
 from __future__ import annotations
 
-import sys
-import threading
+import functools
 import weakref
 from collections.abc import Callable
 from functools import partial
-from types import FrameType
 from typing import Any
 
 import torch
@@ -23,9 +21,23 @@ from headwater.capture import torch_internals
 from headwater.capture.input_gradients import InputGradient, boundary_edges
 from headwater.capture.moments import UnmeasurableError, measure_lazily, measure_sum_lazily
 from headwater.capture.observations import Measured, ObservedCall, ObservedInput, ObservedTensor
+from headwater.capture.open_calls import OpenCalls
 from headwater.capture.rectifiers import is_rectifier, unit_extremes
 from headwater.capture.structure import named_tensors, unknown_types
 from headwater.recording import TensorStats
+
+
+def _guarded(hook: Callable[..., None]) -> Callable[..., None]:
+    """The hook, unseen by the user's modes. Where it fails, the user's pass goes on and the recording says so."""
+
+    @functools.wraps(hook)
+    def guarded(self: PassObserver, *args: Any) -> None:
+        try:
+            hook(self, *args)
+        except Exception as error:  # noqa: BLE001 - whatever a user's types do to us
+            self.notes[f"A part of the pass was not observed: {error!r:.300}."] = None
+
+    return torch_internals.unseen(guarded)
 
 
 class PassObserver:
@@ -48,7 +60,7 @@ class PassObserver:
         self._handles: list[RemovableHandle] = []
         self._input_gradients: list[InputGradient] = []
         self._kept_alive: list[Any] = []
-        self._stacks = threading.local()
+        self._open = OpenCalls()
 
     def start(self) -> None:
         """Registers the process-wide hooks."""
@@ -71,7 +83,7 @@ class PassObserver:
         self._kept_alive.clear()
         self._seen.clear()
         self._calls_without_grad.clear()
-        self._stacks = threading.local()
+        self._open = OpenCalls()
 
     def observes(self, module: nn.Module) -> bool:
         """Whether the module was part of the model when the observation began."""
@@ -102,79 +114,71 @@ class PassObserver:
         if node is None:
             node = torch_internals.gradient_accumulator(tensor)
             self._kept_alive.append(node)
-        self._handles.append(node.register_prehook(partial(_pass_gradient, tensor.output_nr, receive)))
+        self._handles.append(node.register_prehook(partial(self._pass_gradient, tensor.output_nr, receive)))
+
+    @_guarded
+    def _pass_gradient(self, output_nr: int, receive: Any, gradients: tuple[Tensor | None, ...]) -> None:
+        gradient = gradients[output_nr]
+        if gradient is not None:
+            receive(gradient)
 
     @property
     def a_forward_is_running(self) -> bool:
         """Whether this thread is inside an observed call (a backward pass seen then is the model's own affair)."""
-        return bool(self._open_calls())
+        return bool(self._open.running())
 
-    @property
-    def _stack(self) -> list[ObservedCall]:
-        try:
-            return self._stacks.calls
-        except AttributeError:
-            self._stacks.calls = []
-            return self._stacks.calls
-
-    def _open_calls(self) -> list[ObservedCall]:
-        """The calls that this thread is inside of, without those that ended in an exception: no hook tells of a Ctrl-C."""
-        stack = self._stack
-        while stack and not _is_running(stack[-1].frame):
-            stack.pop().forget_graph()
-        return stack
-
-    @torch_internals.unseen
+    @_guarded
     def _before_forward(self, module: nn.Module, args: tuple[Any, ...]) -> None:
-        if id(module) not in self._observed:
+        if torch.jit.is_tracing():
+            self.notes["Calls inside torch.jit.trace are not observed."] = None
             return
         second_run = torch_internals.backward_is_running()
+        if id(module) not in self._observed:
+            if not second_run and self.a_forward_is_running and next(module.parameters(), None) is not None:
+                name = type(module).__name__
+                self.notes[f"A {name} that is not part of the model ran inside of it, and was not observed."] = None
+            return
         if second_run and not (self._calls_without_grad.get(id(module)) and torch.is_grad_enabled()):
             return
-        stack = self._open_calls()
-        parent = stack[-1] if stack else None
+        calls = self._open.running()
+        parent = calls[-1] if calls else None
         call = ObservedCall(module, parent, torch.is_grad_enabled(), torch_internals.next_sequence_number())
-        call.frame = torch_internals.frame_of_call()
         call.is_second_run = second_run
         if not second_run:
             self.calls.append(call)
         if parent is not None:
             parent.children.append(call)
-        stack.append(call)
+        self._open.begin(call)
         if torch_internals.has_user_forward_hooks(module):
             # Process-wide hooks run before the module's own, which may replace the output: look after the last of them.
             call.late_hook = module.register_forward_hook(self._after_user_hooks, with_kwargs=True)
-        if not torch_internals.has_user_forward_pre_hooks(module):
-            # Now, because the module may change its input in place.
-            self._observe_inputs(call, args, {})
-            call.has_positional_inputs = True
+        if torch_internals.has_user_forward_pre_hooks(module):
+            call.args_before_hooks = args
+        self._observe_inputs(call, args, {})  # now, because the module may change its input in place
 
-    @torch_internals.unseen
+    @_guarded
     def _after_forward(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-        call = self._call_that_returns() if id(module) in self._observed else None
+        call = self._open.returning() if id(module) in self._observed else None
         if call is not None and call.late_hook is None:
             self._finish(call, args, kwargs, output)
 
-    @torch_internals.unseen
-    def _after_user_hooks(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-        call = self._call_that_returns()
+    @_guarded
+    def _after_user_hooks(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        call = self._open.returning()
         if call is not None and call.late_hook is not None:
             call.late_hook.remove()
             call.late_hook = None
             self._finish(call, args, kwargs, output)
 
-    def _call_that_returns(self) -> ObservedCall | None:
-        """The innermost open call, if the hook that asks belongs to it (a second run may not be observed)."""
-        calls = self._open_calls()
-        return calls[-1] if calls and calls[-1].frame is torch_internals.frame_of_call() else None
-
     def _finish(self, call: ObservedCall, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-        self._stack.pop()
-        call.frame = None
+        self._open.end(call)
         call.finished = True
         if self.after_call is not None:
             self.after_call(call.module)
-        self._observe_inputs(call, () if call.has_positional_inputs else args, kwargs)
+        if call.args_before_hooks is not None and not _same_tensors(call.args_before_hooks, args):
+            call.inputs.clear()
+            self._observe_inputs(call, args, {})
+        self._observe_inputs(call, (), kwargs)
         tensors = list(named_tensors(output))
         if not call.is_second_run:
             self._observe_outputs(call, tensors, output)
@@ -225,6 +229,11 @@ class PassObserver:
         known = self._seen.get(id(tensor))
         if known is not None and known[0]() is tensor and known[1] == version:
             return known[2]
+        if known is not None and known[0]() is tensor and known[2].is_hooked and _lost_its_node(tensor, known[2]):
+            self.notes[
+                f"The gradient at an output of {type(known[2].producer).__name__} is not observed: "
+                "it is a view that was changed in place."
+            ] = None
         observed = ObservedTensor(tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."))
         if not call.is_second_run:  # the first run was measured
             observed.stats = self.measured(tensor, f"A tensor of {type(call.module).__name__}")
@@ -234,6 +243,8 @@ class PassObserver:
     def _hook_output(self, tensor: Tensor, observed: ObservedTensor) -> None:
         if tensor.requires_grad and not observed.is_hooked and not torch_internals.is_functorch_wrapper(tensor):
             observed.is_hooked = True
+            if tensor.grad_fn is not None:
+                observed.sequence_number = tensor.grad_fn._sequence_nr()
             self.hook_gradient(tensor, partial(self._receive_whole, observed))
 
     def _hook_inputs(self, call: ObservedCall, outputs: list[Tensor]) -> None:
@@ -290,8 +301,10 @@ class PassObserver:
         for (_, observed), (_, tensor) in zip(first.outputs, tensors, strict=False):
             self._hook_output(tensor, observed)
             first.output_requires_grad |= tensor.requires_grad
+        passed_on = {observed for _, observed in first.outputs}
         for read, earlier in zip(call.inputs, first.inputs, strict=False):
-            earlier.gradients = read.gradients
+            if earlier.tensor not in passed_on:
+                earlier.gradients = read.gradients
 
     def _first_run_of(self, call: ObservedCall, tensors: list[tuple[str, Tensor]]) -> ObservedCall:
         """The latest call whose outputs had the same statistics: a second run repeats the first one's bits."""
@@ -308,18 +321,14 @@ class PassObserver:
         return found
 
 
-def _is_running(frame: FrameType | None) -> bool:
-    current = sys._getframe(1)
-    while current is not None and current is not frame:
-        current = current.f_back
-    return current is not None or frame is None
+def _lost_its_node(tensor: Tensor, observed: ObservedTensor) -> bool:
+    """Whether the node that made the tensor is no longer in the graph: so it is with a view that was changed in place."""
+    node = tensor.grad_fn
+    return tensor._is_view() and node is not None and node._sequence_nr() != observed.sequence_number
 
 
-@torch_internals.unseen
-def _pass_gradient(output_nr: int, receive: Any, gradients: tuple[Tensor | None, ...]) -> None:
-    gradient = gradients[output_nr]
-    if gradient is not None:
-        receive(gradient)
+def _same_tensors(left: Any, right: Any) -> bool:
+    return [id(tensor) for _, tensor in named_tensors(left)] == [id(tensor) for _, tensor in named_tensors(right)]
 
 
 def _same_moments(first: Measured | None, second: Measured | None) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from torch import Tensor
@@ -11,20 +11,16 @@ from torch import Tensor
 _MAX_NESTING = 16  # a structure that contains itself ends here
 
 
-def named_tensors(value: Any, path: str = "", _level: int = 0) -> Iterator[tuple[str, Tensor]]:
+def named_tensors(value: Any) -> Iterator[tuple[str, Tensor]]:
     """The tensors in nested tuples, lists, mappings and dataclasses, each with its path ("" for a bare tensor).
 
     >>> import torch
     >>> [path for path, _ in named_tensors((torch.ones(1), {"h": torch.ones(1), "n": None}))]
     ['0', '1.h']
     """
-    if isinstance(value, Tensor):
-        yield path, value
-        return
-    if _level == _MAX_NESTING:
-        return
-    for key, child in _children(value):
-        yield from named_tensors(child, f"{path}.{key}" if path else str(key), _level + 1)
+    if isinstance(value, Tensor):  # the usual case
+        return iter([("", value)])
+    return ((path, leaf) for path, leaf in _leaves(value) if isinstance(leaf, Tensor))
 
 
 def map_tensors(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
@@ -40,25 +36,34 @@ def map_tensors(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
     return value
 
 
-def unknown_types(value: Any, _level: int = 0) -> set[str]:
+def unknown_types(value: Any) -> set[str]:
     """Names of the types in a structure that may hold tensors nobody looks into."""
-    if value is None or isinstance(value, Tensor | bool | int | float | complex | str | bytes):
-        return set()
+    known = Tensor | bool | int | float | complex | str | bytes | None
+    return {type(leaf).__name__ for _, leaf in _leaves(value) if not isinstance(leaf, known)}
+
+
+def _leaves(
+    value: Any, path: str = "", level: int = 0, seen: dict[int, Any] | None = None
+) -> Iterator[tuple[str, Any]]:
+    """What is in a structure and no container itself; a container that stands in it twice is read once."""
+    seen = {} if seen is None else seen
     children = _children(value)
-    if not children and not isinstance(value, tuple | list | Mapping) and not dataclasses.is_dataclass(value):
-        return {type(value).__name__}
-    if _level == _MAX_NESTING:
-        return set()
-    return set().union(*(unknown_types(child, _level + 1) for _, child in children))
+    if children is None:
+        yield path, value
+    elif id(value) not in seen and level < _MAX_NESTING:
+        seen[id(value)] = value  # the reference keeps the number from being given to another container
+        for key, child in children:
+            yield from _leaves(child, f"{path}.{key}" if path else str(key), level + 1, seen)
 
 
-def _children(value: Any) -> list[tuple[Any, Any]]:
+def _children(value: Any) -> Iterable[tuple[Any, Any]] | None:
+    """The items of a container with their keys; None for anything else."""
     if isinstance(value, tuple | list):
-        return list(enumerate(value))
-    if isinstance(
-        value, Mapping
-    ):  # before dataclass: a transformers ModelOutput is both, and skips its Nones as a mapping
-        return list(value.items())
+        return enumerate(value)
+    # Before dataclass: a transformers ModelOutput is both, and as a mapping it skips its Nones.
+    if isinstance(value, Mapping):
+        return value.items()
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return [(field.name, getattr(value, field.name)) for field in dataclasses.fields(value)]
-    return []
+        names = [field.name for field in dataclasses.fields(value)]
+        return [(name, getattr(value, name)) for name in names if hasattr(value, name)]
+    return None

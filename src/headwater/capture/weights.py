@@ -23,6 +23,7 @@ class WatchedParameter:
     weight: Measured | None = None
     gradients: list[Measured] = field(default_factory=list)
     received_gradient: bool = False
+    had_gradient: bool = False  # before the recording began
     is_hooked: bool = False
     is_accumulating: bool = False  # `.grad` was empty before the first gradient came: it holds their sum
     num_accumulated: int = 0
@@ -54,6 +55,9 @@ class WeightWatcher:
             if watched.weight is None and not is_lazy(watched.parameter):
                 self._measure_weight(watched)
             gradient = watched.parameter.grad
+            if gradient is not None and not watched.received_gradient and not watched.had_gradient:
+                # The node that adds to `.grad` was made anew: the model has changed its dtype or device meanwhile.
+                self._receive(watched, gradient)
             if watched.is_accumulating and watched.num_accumulated > 1 and gradient is not None:
                 total = self._observer.measured_gradient(gradient, f"The gradient of '{watched.name}'")
                 if total is not None:
@@ -62,7 +66,7 @@ class WeightWatcher:
     def begin_late(self, module: nn.Module) -> None:
         """Starts with what a module that just ran has got since: the shape of a lazy parameter, a new or thawed one."""
         for name, parameter in module._parameters.items():
-            if parameter is None:
+            if not isinstance(parameter, nn.Parameter):  # None, or what `functional_call` runs the module with
                 continue
             watched = self._watched.get(id(parameter))
             if watched is None:
@@ -82,6 +86,7 @@ class WeightWatcher:
             return
         if watched.weight is None:
             self._measure_weight(watched)
+            watched.had_gradient = watched.parameter.grad is not None
         if watched.parameter.requires_grad and not watched.is_hooked and not torch.is_inference_mode_enabled():
             watched.is_hooked = True
             self._observer.hook_gradient(watched.parameter, partial(self._receive, watched))
