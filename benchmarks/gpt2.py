@@ -23,8 +23,8 @@ class TrainingStep:
         config = GPT2Config(
             n_layer=8, n_embd=256, n_head=8, vocab_size=256, n_positions=64, bos_token_id=0, eos_token_id=0
         )
-        model: nn.Module = GPT2LMHeadModel(config)
-        self.model = model.to(device).train()
+        self.model: nn.Module = GPT2LMHeadModel(config).train()
+        nn.Module.to(self.model, device)
         self.tokens: Tensor = torch.randint(0, 256, (batch, 64), device=device)
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-3)
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,18 +13,23 @@ from headwater import recording as recordings
 from headwater.analysis import DepthProfile, depth_profile
 from headwater.findings import Finding, Rule, RuleVerdict
 from headwater.findings import judge as judge_recording
-from headwater.recording import Recording, TensorStats
-from headwater.report import Document, document, render_html, render_text
-from headwater.report.document import sorted_findings
-from headwater.report.text import renderable
+from headwater.recording import Recording
+from headwater.report import (
+    Document,
+    TextReport,
+    as_data,
+    can_show,
+    document,
+    render_html,
+    render_text,
+    sorted_findings,
+)
 from headwater.rules import ALL_RULES
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from torch import nn
     from torch.optim import Optimizer
-
-JSON_SCHEMA_VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -62,31 +67,31 @@ class Diagnosis:
         """
         recordings.save(self.recording, path)
 
-    def to_text(self, *, width: int = 80, color: bool = False, show_all: bool = False) -> str:
-        """The report as text; see `headwater.report.render_text`."""
-        return render_text(self.document, width=width, color=color, show_all=show_all)
+    def to_text(self, *, width: int = 80, color: bool = False, show_all: bool = False, ascii_only: bool = False) -> str:
+        """The report as text of at most `width` columns.
+
+        Args:
+            width: columns, at least 40.
+            color: with ANSI colours; nothing is said by colour alone.
+            show_all: every call instead of folded blocks, every finding in full.
+            ascii_only: for terminals and files that cannot show Unicode.
+        """
+        return render_text(self.document, width=width, color=color, show_all=show_all, ascii_only=ascii_only)
 
     def to_dict(self) -> dict[str, Any]:
         """The diagnosis as plain data that JSON can hold: what is not finite becomes None."""
-        return _plain(
-            {
-                "schema_version": JSON_SCHEMA_VERSION,
-                "context": asdict(self.recording.context),
-                "findings": [_finding(finding) for finding in self.findings],
-                "not_applicable": {v.code: v.not_applicable for v in self.verdicts if v.not_applicable is not None},
-                "profile": [_profile_row(row) for row in self.profile.rows],
-            }
-        )
+        return as_data(self.recording, self.verdicts, self.profile)
 
     def __str__(self) -> str:
-        return self.to_text().rstrip("\n")
+        # A print() must not fail where standard output knows no blocks and lines.
+        return self.to_text(ascii_only=not can_show(getattr(sys.stdout, "encoding", None))).rstrip("\n")
 
     def __repr__(self) -> str:
         codes = ", ".join(finding.code for finding in self.findings) or "healthy"
         return f"<Diagnosis of {self.recording.context.model_type or 'a model'}: {codes}>"
 
     def __rich__(self) -> RenderableType:
-        return renderable(self.document)
+        return TextReport(self.document)
 
     def _repr_html_(self) -> str:
         return render_html(self.document)
@@ -143,48 +148,3 @@ def load(path: str | Path, rules: Sequence[Rule] = ALL_RULES) -> Diagnosis:
         RecordingFileError: there is no such file, or it is damaged, foreign or of another schema version.
     """
     return judge(recordings.load(path), rules)
-
-
-def _finding(finding: Finding) -> dict[str, Any]:
-    return {
-        "code": finding.code,
-        "name": finding.name,
-        "severity": finding.severity.name.lower(),
-        "modules": list(finding.modules),
-        "message": finding.message,
-        "cause": finding.cause,
-        "evidence": dict(finding.evidence),
-        "remedies": list(finding.remedies),
-    }
-
-
-def _profile_row(row: Any) -> dict[str, Any]:
-    return {
-        "module": row.module,
-        "type": row.module_type,
-        "call": row.call,
-        "depth": row.depth,
-        "level": row.level,
-        "shape": row.shape,
-        "activation_rms": _of(row.activation, "rms"),
-        "activation_gradient_norm": _of(row.activation_gradient, "norm"),
-        "gain_decades": row.gain_decades,
-        "backward_gain": row.backward_gain,
-        "forward_gain": row.forward_gain,
-        "weight_gradient_mean_abs": row.weight_gradient_mean_abs,
-        "weight_gradient_norm": _of(row.weight_gradient, "norm"),
-    }
-
-
-def _of(stats: TensorStats | None, name: str) -> float | None:
-    return None if stats is None else getattr(stats, name)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(key): _plain(child) for key, child in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(child) for child in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

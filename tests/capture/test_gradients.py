@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -144,6 +144,7 @@ def test_a_gradient_of_none_is_no_signal() -> None:
     assert [s.item for s in recording.select("activation_gradient", module="layers.1")] == ["0"]
 
 
+@settings(max_examples=25)
 @given(st.floats(1e-3, 1e3), st.booleans())
 def test_scaling_the_loss_scales_every_gradient(factor: float, negative: bool) -> None:
     torch.manual_seed(0)

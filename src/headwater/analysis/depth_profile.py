@@ -65,7 +65,14 @@ class DepthProfile:
 
 
 def depth_profile(recording: Recording) -> DepthProfile:
-    """The profile of a recording, in time linear in its calls."""
+    """The profile of a recording, in time linear in its calls.
+
+    >>> from headwater.recording import RecordingBuilder
+    >>> builder = RecordingBuilder()
+    >>> root, depth = builder.add_module("", "Tanh"), builder.add_call(0)
+    >>> [(row.module_type, row.level, row.gain_decades) for row in depth_profile(builder.build()).rows]
+    [('Tanh', 0, None)]
+    """
     reference = cotangent(recording)
     owners = {parameter.module for parameter in recording.parameters}
     trainable = {parameter.module for parameter in recording.parameters if parameter.requires_grad}

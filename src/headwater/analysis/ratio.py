@@ -38,7 +38,11 @@ class RatioFactors:
 
     @property
     def architecture(self) -> float:
-        """The ratio without the loss slope: what is really due to the networks."""
+        """The ratio without the loss slope: what is really due to the networks.
+
+        >>> RatioFactors("weight", ratio=12.0, loss_slope=4.0, backward_gain=1.0, forward_signal=3.0, alignment=1.0).architecture
+        3.0
+        """
         return self.ratio / self.loss_slope
 
 
@@ -48,6 +52,22 @@ def ratio_factors(numerator: Recording, denominator: Recording, parameter: str) 
     Raises:
         ValueError: a recording lacks the parameter's gradient, its layer's input or gradient, or the cotangent; or one of
             them is zero.
+
+    >>> from headwater.recording import RecordingBuilder
+    >>> def one_layer(slope, signal):
+    ...     builder = RecordingBuilder()
+    ...     root, depth = builder.add_module("", "Linear"), builder.add_call(0)
+    ...     for kind, value in (
+    ...         (SignalKind.INPUT, signal),
+    ...         (SignalKind.ACTIVATION_GRADIENT, slope),
+    ...         (SignalKind.WEIGHT_GRADIENT, slope * signal),
+    ...     ):
+    ...         item = "weight" if kind is SignalKind.WEIGHT_GRADIENT else ""
+    ...         _ = builder.add_signal(root, kind, TensorStats.from_values([value]), depth=depth, item=item, shape=(1, 1))
+    ...     return builder.build()
+    >>> factors = ratio_factors(one_layer(8.0, 3.0), one_layer(2.0, 1.0), "weight")
+    >>> factors.ratio, factors.loss_slope, factors.backward_gain, factors.forward_signal, factors.alignment
+    (12.0, 4.0, 1.0, 3.0, 1.0)
     """
     above, below = (_Parts.of(recording, parameter) for recording in (numerator, denominator))
     ratio = above.weight_gradient / below.weight_gradient

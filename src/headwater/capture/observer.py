@@ -129,7 +129,7 @@ class PassObserver:
 
     @_guarded
     def _before_forward(self, module: nn.Module, args: tuple[Any, ...]) -> None:
-        if torch.jit.is_tracing():
+        if torch_internals.trace_is_running():
             self.notes["Calls inside torch.jit.trace are not observed."] = None
             return
         second_run = torch_internals.backward_is_running()

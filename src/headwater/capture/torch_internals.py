@@ -32,6 +32,11 @@ def remove_hook(handle: RemovableHandle) -> None:
     torch.nn.modules.module._global_forward_hooks_with_kwargs.pop(handle.id, None)
 
 
+def trace_is_running() -> bool:
+    """Whether `torch.jit.trace` is at work: whatever is done to a tensor now becomes part of its graph."""
+    return torch._C._get_tracing_state() is not None
+
+
 def frame_of_call() -> FrameType | None:
     """The frame in which torch runs the module whose hook is asking: alive exactly as long as the module's call."""
     frame = sys._getframe(1)

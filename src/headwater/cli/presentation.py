@@ -24,5 +24,13 @@ def print_diagnosis(diagnosis: Diagnosis, *, format: str = "text", show_all: boo
     if format == "json":
         print(json.dumps(diagnosis.to_dict(), allow_nan=False, indent=2))
         return
+    from headwater.report import can_show
+
     stream = sys.stdout
-    print(diagnosis.to_text(width=width(stream), color=is_colored(stream), show_all=show_all), end="")
+    text = diagnosis.to_text(
+        width=width(stream),
+        color=is_colored(stream),
+        show_all=show_all,
+        ascii_only=not can_show(stream.encoding),
+    )
+    print(text, end="")

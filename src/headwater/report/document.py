@@ -4,194 +4,145 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from headwater.analysis import DepthProfile, ProfileRow
+from headwater.analysis import DepthProfile
 from headwater.findings import Finding, RuleVerdict, Severity
-from headwater.recording import Recording, SignalKind
-from headwater.report.folding import Folded, folded
-from headwater.report.numbers import count, number, shape
+from headwater.recording import Recording
+from headwater.report.finding_groups import FindingGroup, finding_groups, sorted_findings
+from headwater.report.numbers import count, decades, number
+from headwater.report.table_row import TableRow
+from headwater.report.table_rows import table_rows
+
+_SAME_DECADES = 0.5  # a factor of three either way is "about as strong"
+_BACKWARD = {
+    "loss": "gradient of the loss",
+    "random": "random cotangents (no loss)",
+    "user": "your own backward pass",
+    "none": "no backward pass",
+}
 
 
-@dataclass(frozen=True, slots=True)
-class TableRow:
-    """One call, or what stands for several.
-
-    Args:
-        level: nesting, for indentation.
-        name: last part of the module's path, with the call's number if it was not the first.
-        type: class name; "" for a fold line.
-        shape, activation_rms, gradient_norm, weight_gradient: as text.
-        gain_decades: log10 of the gradient's norm relative to the output's; None if unknown.
-        gain_range_decades: smallest and largest of the calls that a fold stands for.
-        flags: finding codes and remarks.
-        is_fold: stands for several calls that are not shown.
-        severity: the worst finding on the row.
-    """
-
-    level: int
-    name: str
-    type: str
-    shape: str = ""
-    activation_rms: str = ""
-    gradient_norm: str = ""
-    gain_decades: float | None = None
-    gain_range_decades: tuple[float, float] | None = None
-    weight_gradient: str = ""
-    flags: tuple[str, ...] = ()
-    is_fold: bool = False
-    severity: Severity | None = None
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Document:
-    """A diagnosis, ready to be rendered.
+    """A diagnosis, ready to be rendered. What the user's model named is not yet made safe to print.
 
     Args:
         title: what was diagnosed.
-        facts: one line about the pass.
+        facts: the pass in a few words, one fact each.
         answer: the first thing to read: does the gradient arrive?
+        severity: of the worst finding; None if there is none.
+        is_healthy: there is no finding although a backward pass was judged.
+        counts: which codes were found how often, the worst first; empty if the answer says it all.
         rows: the table, folded.
         all_rows: the table with every call.
-        findings: the most severe first.
-        not_applicable: code and reason of each rule that did not apply.
+        num_calls: all of them.
+        num_hidden: calls that stand behind a fold in `rows`.
+        findings: in groups, the most severe first.
+        passed: codes and names of the rules that found nothing.
+        not_applicable: reasons why rules did not apply, each with their codes and names.
         notes: what could not be observed.
     """
 
     title: str
-    facts: str
+    facts: tuple[str, ...]
     answer: str
+    severity: Severity | None
+    is_healthy: bool
+    counts: tuple[str, ...]
     rows: tuple[TableRow, ...]
     all_rows: tuple[TableRow, ...]
-    findings: tuple[Finding, ...]
-    not_applicable: tuple[tuple[str, str], ...]
-    notes: tuple[str, ...] = field(default_factory=tuple)
+    num_calls: int
+    num_hidden: int
+    findings: tuple[FindingGroup, ...]
+    passed: tuple[str, ...]
+    not_applicable: tuple[tuple[str, tuple[str, ...]], ...]
+    notes: tuple[str, ...]
 
 
 def document(recording: Recording, verdicts: Sequence[RuleVerdict], profile: DepthProfile) -> Document:
-    """The document of a diagnosis, in time linear in the recording."""
+    """The document of a diagnosis, in time linear in the recording.
+
+    >>> from headwater.analysis import depth_profile
+    >>> from headwater.recording import RecordingBuilder
+    >>> empty = RecordingBuilder().build()
+    >>> document(empty, (), depth_profile(empty)).answer
+    'No call of the model was recorded.'
+    """
     findings = sorted_findings(verdicts)
-    flags = _finding_flags(findings)
-    remarks = _Remarks(recording)
-    rows = tuple(_row(row, flags, remarks) for row in profile.rows)
+    table = table_rows(recording, profile.rows, findings)
     return Document(
-        title=f"Headwater: {recording.context.model_type or 'model'}",
+        title=recording.context.model_type or "model",
         facts=_facts(recording),
-        answer=_answer(recording, findings),
-        rows=tuple(
-            _fold_row(entry, rows) if isinstance(entry, Folded) else rows[entry] for entry in folded(profile.rows)
-        ),
-        all_rows=rows,
-        findings=findings,
-        not_applicable=tuple((v.code, v.not_applicable) for v in verdicts if v.not_applicable is not None),
+        answer=_answer(recording, profile, findings, verdicts),
+        severity=findings[0].severity if findings else None,
+        is_healthy=bool(verdicts) and not findings and profile.cotangent is not None,
+        counts=_counts(findings) if len(findings) > 1 else (),
+        rows=table.folded,
+        all_rows=table.all,
+        num_calls=len(profile.rows),
+        num_hidden=table.num_hidden,
+        findings=finding_groups(findings, recording),
+        passed=tuple(f"{v.code} {v.name}" for v in verdicts if v.not_applicable is None and not v.findings),
+        not_applicable=_not_applicable(verdicts),
         notes=recording.context.notes,
     )
 
 
-def sorted_findings(verdicts: Sequence[RuleVerdict]) -> tuple[Finding, ...]:
-    """All findings, the most severe first, those of one severity in the order of the rules."""
-    return tuple(sorted((f for verdict in verdicts for f in verdict.findings), key=lambda f: -f.severity))
-
-
-def _row(row: ProfileRow, findings: dict[str, list[Finding]], remarks: _Remarks) -> TableRow:
-    own = findings.get(row.module, [])
-    name = remarks.relative_name(row)
-    return TableRow(
-        level=row.level,
-        name=f"{name} #{row.call + 1}" if row.call else name,
-        type=row.module_type,
-        shape=shape(row.shape),
-        activation_rms=number(row.activation.rms) if row.activation is not None else "",
-        gradient_norm=number(row.activation_gradient.norm) if row.activation_gradient is not None else "",
-        gain_decades=row.gain_decades,
-        weight_gradient=number(row.weight_gradient_mean_abs) if row.weight_gradient_mean_abs is not None else "",
-        flags=(*dict.fromkeys(finding.code for finding in own), *remarks.of(row)),
-        severity=max((finding.severity for finding in own), default=None),
-    )
-
-
-def _fold_row(fold: Folded, rows: Sequence[TableRow]) -> TableRow:
-    what = f"{fold.num_repeats} more" if fold.num_repeats else f"{fold.stop - fold.start} calls"
-    hidden = [rows[index] for index in range(fold.start, fold.stop)]
-    gains = [row.gain_decades for row in hidden if row.gain_decades is not None and math.isfinite(row.gain_decades)]
-    codes = dict.fromkeys(flag for row in hidden for flag in row.flags if flag.startswith("HW"))
-    return TableRow(
-        level=rows[fold.start].level,
-        name=f"... {what}: {rows[fold.start].name} to {rows[fold.last].name}",
-        type="",
-        gain_range_decades=(min(gains), max(gains)) if gains else None,
-        flags=tuple(codes),
-        is_fold=True,
-        severity=max((row.severity for row in hidden if row.severity is not None), default=None),
-    )
-
-
-def _finding_flags(findings: Sequence[Finding]) -> dict[str, list[Finding]]:
-    by_module: dict[str, list[Finding]] = {}
-    for finding in findings:
-        for module in finding.modules:
-            by_module.setdefault(module, []).append(finding)
-    return by_module
-
-
-class _Remarks:
-    """What is worth saying of a row besides findings."""
-
-    def __init__(self, recording: Recording) -> None:
-        self._recording = recording
-        trainable: dict[str, bool] = {}
-        for parameter in recording.parameters:
-            trainable[parameter.module] = trainable.get(parameter.module, False) or parameter.requires_grad
-        self._frozen = {module for module, trains in trainable.items() if not trains}
-        self._saw_backward = recording.context.cotangent != "none"
-
-    def relative_name(self, row: ProfileRow) -> str:
-        """The module's path from the module that called it."""
-        if not row.module:
-            return "(model)"
-        parent = self._recording.calls[row.depth].parent
-        caller = self._recording.calls[parent].module if parent >= 0 else ""
-        return row.module.removeprefix(f"{caller}.") if caller else row.module
-
-    def of(self, row: ProfileRow) -> tuple[str, ...]:
-        remarks: list[str] = []
-        call = self._recording.calls[row.depth]
-        if not call.finished:
-            remarks.append("raised")
-        if row.module in self._frozen:
-            remarks.append("frozen")
-        if self._saw_backward and row.activation is not None and row.activation_gradient is None:
-            remarks.append("no grad")
-        elif row.activation_gradient is not None and row.activation_gradient.is_zero:
-            remarks.append("zero")
-        for stats in (row.activation, row.activation_gradient, row.weight_gradient):
-            if stats is not None and stats.nonfinite_count:
-                remarks.append("NaN" if stats.nan_count else "Inf")
-                break
-        return tuple(remarks)
-
-
-def _facts(recording: Recording) -> str:
+def _facts(recording: Recording) -> tuple[str, ...]:
     context = recording.context
-    parameters = sum(math.prod(parameter.shape) for parameter in recording.parameters)
-    parts = [f"{count(len(recording.modules))} modules, {count(parameters)} parameters"]
+    sizes = [(math.prod(parameter.shape), parameter.requires_grad) for parameter in recording.parameters]
+    num_frozen = sum(size for size, is_trained in sizes if not is_trained)
+    parameters = count(sum(size for size, _ in sizes), "parameter")
+    frozen = f" ({num_frozen:,} frozen)" if num_frozen else ""
+    facts = [f"{parameters}{frozen} in {count(len(recording.modules), 'module')}"]
     if context.loss is not None:
-        parts.append(f"loss {number(context.loss)}")
-    parts.append(
-        {
-            "loss": "gradient of the loss",
-            "random": "random cotangents (no loss)",
-            "user": "your own backward pass",
-            "none": "no backward pass",
-        }[context.cotangent]
+        facts.append(f"loss {number(context.loss)}")
+    return (*facts, _BACKWARD.get(context.cotangent, context.cotangent))
+
+
+def _answer(
+    recording: Recording, profile: DepthProfile, findings: Sequence[Finding], verdicts: Sequence[RuleVerdict]
+) -> str:
+    if findings and findings[0].severity >= Severity.WARNING:
+        return findings[0].message
+    if not recording.calls:
+        return "No call of the model was recorded."
+    if profile.cotangent is None:
+        return "No backward pass was recorded: only the forward signal could be judged."
+    if not verdicts:
+        return "No rule was asked to judge it."
+    strength = _strength_at_first_layer(profile)
+    if findings:
+        return f"Nothing alarming{f': at the first layer the gradient is {strength}' if strength else ''}."
+    return f"The gradient reaches every layer{f': at the first it is {strength}' if strength else ''}."
+
+
+def _strength_at_first_layer(profile: DepthProfile) -> str:
+    gains = (row.gain_decades for row in profile.rows if row.trains and row.gain_decades is not None)
+    gain = next(gains, math.nan)
+    if not math.isfinite(gain):
+        return ""
+    if abs(gain) < _SAME_DECADES:
+        return "about as strong as at the output"
+    size = decades(abs(gain)).removeprefix("+")
+    return f"{size} decades {'weaker' if gain < 0 else 'stronger'} than at the output"
+
+
+def _counts(findings: Sequence[Finding]) -> tuple[str, ...]:
+    num_of: dict[tuple[Severity, str, str], int] = {}
+    for finding in findings:
+        key = (finding.severity, finding.code, finding.name)
+        num_of[key] = num_of.get(key, 0) + 1
+    return tuple(
+        f"{severity.name.lower()} {code} {name}{f' ({num} times)' if num > 1 else ''}"
+        for (severity, code, name), num in num_of.items()
     )
-    return "; ".join(parts)
 
 
-def _answer(recording: Recording, findings: Sequence[Finding]) -> str:
-    serious = [finding for finding in findings if finding.severity >= Severity.WARNING]
-    if serious:
-        return serious[0].message
-    if not recording.select(SignalKind.ACTIVATION_GRADIENT):
-        return "No backward pass was recorded; only the forward signal could be judged."
-    return "The gradient reaches every layer that can be trained: nothing to worry about."
+def _not_applicable(verdicts: Sequence[RuleVerdict]) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    by_reason: dict[str, list[str]] = {}
+    for verdict in verdicts:
+        if verdict.not_applicable is not None:
+            by_reason.setdefault(verdict.not_applicable, []).append(f"{verdict.code} {verdict.name}")
+    return tuple((reason, tuple(rules)) for reason, rules in by_reason.items())

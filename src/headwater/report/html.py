@@ -3,105 +3,167 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 
-from headwater.findings import Finding, Severity
-from headwater.report.document import Document, TableRow
+from headwater.findings import Severity
+from headwater.report.decades_axis import DecadesAxis, decades_axis, range_text
+from headwater.report.document import Document
+from headwater.report.finding_groups import FindingGroup
 from headwater.report.numbers import decades
-from headwater.report.printable import listed, printable
+from headwater.report.printable import printable
+from headwater.report.table_row import RowKind, TableRow
 
-_COLOR = {Severity.ERROR: "#c0392b", Severity.WARNING: "#b7791f", Severity.INFO: "#2b6cb0"}
-_CELL = "padding:1px 8px;text-align:{align};white-space:nowrap;border:0;background:transparent"
-_HEADINGS = (
-    ("module", "left"),
-    ("shape", "left"),
-    ("forward RMS", "right"),
-    ("gradient norm", "right"),
-    ("decades from output", "left"),
-    ("mean |dW|", "right"),
-    ("flags", "left"),
-)
-_LEAST_SPAN_DECADES = 3.0
+# Colours that can be read on white and on black; everything else takes the page's own.
+_COLOR = {Severity.ERROR: "#d64545", Severity.WARNING: "#b7791f", Severity.INFO: "#3182ce"}
+_HEALTHY = "#2f9e62"
+_BAR = "#4a90d9"
+_BAR_PIXELS = 140
+_MOST_ALL_ROWS = 400  # a longer table is not worth its place in the notebook's file
+# Notebooks stripe, centre and right-align tables of their own accord.
+_CELL = "padding:1px 10px 1px 0;border:0;background:transparent;white-space:nowrap;vertical-align:top;text-align:"
+_HEADINGS = {
+    "name": ("module", "left"),
+    "shape": ("shape", "left"),
+    "rms": ("forward RMS", "right"),
+    "norm": ("gradient norm", "right"),
+    "decades": ("decades from output", "left"),
+    "weight": ("mean abs dL/dW", "right"),
+    "flags": ("flags", "left"),
+}
+_FOLD_SPAN = ("shape", "rms", "norm")  # empty in a fold
+_FAINT = "opacity:.65"
 
 
 def render_html(document: Document, *, show_all: bool = False) -> str:
-    """The document as one `<div>` without scripts or outside resources; everything from the model is escaped."""
-    return "\n".join(_lines(document, show_all=show_all))
+    """The document as one `<div>` without scripts or outside resources; everything from the model is escaped.
+
+    Args:
+        document: what to show.
+        show_all: every call instead of folded blocks, every finding in full.
+    """
+    html = "\n".join((*_lines(document, show_all=show_all), ""))
+    return html.encode("ascii", "xmlcharrefreplace").decode()  # right whatever the page says its encoding is
 
 
 def _lines(document: Document, *, show_all: bool) -> Iterator[str]:
-    rows = document.all_rows if show_all else document.rows
+    color = _COLOR[document.severity] if document.severity else _HEALTHY if document.is_healthy else "currentColor"
     yield '<div style="font-family:ui-monospace,Menlo,Consolas,monospace;font-size:12px;line-height:1.5">'
-    yield f"<div><b>{_text(document.title)}</b></div>"
-    yield f'<div style="opacity:.7">{_text(document.facts)}</div>'
-    yield f"<div><b>{_text(document.answer)}</b></div>"
-    yield '<div style="overflow-x:auto"><table style="border-collapse:collapse;margin:8px 0">'
-    heads = "".join(f'<th style="{_CELL.format(align=align)}">{escape(name)}</th>' for name, align in _HEADINGS)
-    yield f"<thead><tr>{heads}</tr></thead><tbody>"
-    low, high = _range(rows)
-    yield from (_row(row, low, high) for row in rows)
-    yield "</tbody></table></div>"
-    for finding in document.findings:
-        yield from _finding(finding)
-    for code, reason in document.not_applicable:
-        yield f'<div style="opacity:.7">{_text(code)} not applicable: {_text(reason)}</div>'
-    for note in document.notes:
-        yield f'<div style="opacity:.7">Not observed: {_text(note)}</div>'
+    yield f"<div><b>Headwater: {_text(document.title)}</b></div>"
+    yield f'<div style="{_FAINT}">{_text(" · ".join(document.facts))}</div>'
+    yield f'<div style="border-left:4px solid {color};padding-left:8px;margin:8px 0"><b>{_text(document.answer)}</b>'
+    if document.counts:
+        yield f"<div>{_text(' · '.join(document.counts))}</div>"
+    yield "</div>"
+    yield from _table(document.all_rows if show_all else document.rows)
+    if document.num_hidden and not show_all:
+        yield from _everything(document)
+    for group in document.findings:
+        yield from _finding(group if show_all else group.shortened())
+    yield from _limits(document)
     yield "</div>"
 
 
-def _row(row: TableRow, low: float, high: float) -> str:
-    indent = f"padding-left:{8 + 14 * min(row.level, 12)}px"
-    kind = f' <span style="opacity:.6">{_text(row.type)}</span>' if row.type else ""
-    color = f"color:{_COLOR[row.severity]};font-weight:bold" if row.severity else "opacity:.7"
-    cells = (
-        f'<td style="{_CELL.format(align="left")};{indent}">{_text(row.name)}{kind}</td>',
-        _cell(row.shape, "left"),
-        _cell(row.activation_rms, "right"),
-        _cell(row.gradient_norm, "right"),
-        f'<td style="{_CELL.format(align="left")}">{_bar(row, low, high)}</td>',
-        _cell(row.weight_gradient, "right"),
-        f'<td style="{_CELL.format(align="left")};{color}">{_text(" ".join(row.flags))}</td>',
+def _everything(document: Document) -> Iterator[str]:
+    hidden = f"{document.num_hidden:,} of {document.num_calls:,} calls are folded"
+    if len(document.all_rows) > _MOST_ALL_ROWS:
+        yield f'<div style="{_FAINT}">{hidden}: print(diagnosis.to_text(show_all=True)) shows them</div>'
+        return
+    yield f'<details><summary style="{_FAINT};cursor:pointer">{hidden}: show all</summary>'
+    yield from _table(document.all_rows)
+    yield "</details>"
+
+
+def _table(rows: Sequence[TableRow]) -> Iterator[str]:
+    if not rows:
+        return
+    axis = decades_axis(rows)
+    cells = [_fold_cells(row, axis) if row.kind is RowKind.FOLD else _cells(row, axis) for row in rows]
+    columns = [column for column in _HEADINGS if any(row.get(column) for row in cells)]
+    heads = "".join(
+        f'<th style="{_CELL}{align};font-weight:bold">{escape(title)}</th>'
+        for title, align in map(_HEADINGS.__getitem__, columns)
     )
-    faded = ' style="opacity:.6"' if row.is_fold else ""
-    return f"<tr{faded}>{''.join(cells)}</tr>"
+    yield '<div style="overflow-x:auto"><table style="border-collapse:collapse;border:0;margin:8px 0;font-size:12px">'
+    yield f'<thead><tr style="background:transparent;border-bottom:1px solid">{heads}</tr></thead><tbody>'
+    for row, texts in zip(rows, cells, strict=True):
+        yield f'<tr style="background:transparent">{"".join(_tds(row, texts, columns))}</tr>'
+    yield "</tbody></table></div>"
 
 
-def _cell(text: str, align: str) -> str:
-    return f'<td style="{_CELL.format(align=align)}">{_text(text)}</td>'
+def _tds(row: TableRow, cells: Mapping[str, str], columns: Sequence[str]) -> Iterator[str]:
+    covered = _FOLD_SPAN if row.kind is RowKind.FOLD else ()
+    for column in columns:
+        if column in covered:
+            continue
+        span = sum(other in covered for other in columns) + 1 if covered and column == "name" else 1
+        indent = f";padding-left:{16 * min(row.level, 12)}px" if column == "name" else ""
+        attribute = f' colspan="{span}"' if span > 1 else ""
+        yield f'<td{attribute} style="{_CELL}{_HEADINGS[column][1]}{indent}">{cells.get(column, "")}</td>'
 
 
-def _bar(row: TableRow, low: float, high: float) -> str:
-    if row.gain_range_decades is not None:
-        return escape(" to ".join(decades(end) for end in row.gain_range_decades))
-    gain_decades = row.gain_decades
-    if gain_decades is None:
-        return ""
-    share = (gain_decades - low) / (high - low) if math.isfinite(gain_decades) else 0.0
+def _cells(row: TableRow, axis: DecadesAxis) -> dict[str, str]:
+    kind = f' <span style="{_FAINT}">{_text(row.type)}</span>' if row.type else ""
+    gain = row.gain_decades
+    return {
+        "name": f"{_text(row.name)}{kind}",
+        "shape": _text(row.shape),
+        "rms": _text(row.activation_rms),
+        "norm": _text(row.gradient_norm),
+        "decades": "" if gain is None else _gain(decades(gain), (gain, 0.0), axis),
+        "weight": _text(row.weight_gradient),
+        "flags": _flags(row),
+    }
+
+
+def _fold_cells(row: TableRow, axis: DecadesAxis) -> dict[str, str]:
+    details = "".join(f"<br>{_text(detail)}" for detail in row.details)
+    gains = row.gain_range_decades
+    return {
+        "name": f'<i style="{_FAINT}">⋮ {_text(row.name)}</i>{details}',
+        "decades": "" if gains is None else _gain(range_text(gains), gains, axis, opacity=0.45),
+        "flags": _flags(row),
+    }
+
+
+def _flags(row: TableRow) -> str:
+    style = f"color:{_COLOR[row.severity]};font-weight:bold" if row.severity else ""
+    codes = f'<span style="{style}">{_text(" ".join(row.codes))}</span>' if row.codes else ""
+    remarks = f'<span style="{_FAINT}">{_text(" ".join(row.remarks))}</span>' if row.remarks else ""
+    return " ".join(part for part in (codes, remarks) if part)
+
+
+def _gain(text: str, ends: tuple[float, float], axis: DecadesAxis, opacity: float = 1.0) -> str:
+    """The number, and a bar between two gains on an axis with a line at 0."""
+    start, stop = sorted(_BAR_PIXELS * axis.position(end) for end in ends)
+    fill = "" if ends[0] == -math.inf else f"background:{_BAR};opacity:{opacity:g};"
+    zero = _BAR_PIXELS * axis.position(0.0)
+    part = '<span style="position:absolute;top:{top};height:{height};left:{left:.0f}px;width:{width:.0f}px;{style}"></span>'
     return (
-        f'<span style="display:inline-block;width:3.5em;text-align:right">{escape(decades(gain_decades))}</span> '
-        f'<span style="display:inline-block;height:.7em;width:{80 * max(share, 0.0):.0f}px;background:#3b82c4"></span>'
+        f'<span style="display:inline-block;min-width:8.5em;text-align:right">{escape(text)}</span> '
+        f'<span style="display:inline-block;position:relative;width:{_BAR_PIXELS + 2}px;height:1em;vertical-align:middle">'
+        + part.format(top=".2em", height=".6em", left=start, width=stop - start, style=fill)
+        + part.format(top="0", height="1em", left=zero, width=1, style="background:currentColor;opacity:.6;")
+        + "</span>"
     )
 
 
-def _range(rows: Sequence[TableRow]) -> tuple[float, float]:
-    known = [row.gain_decades for row in rows if row.gain_decades is not None and math.isfinite(row.gain_decades)]
-    high = max([0.0, *known])
-    return min([high - _LEAST_SPAN_DECADES, *known]), high
+def _finding(group: FindingGroup) -> Iterator[str]:
+    color = _COLOR[group.severity]
+    yield f'<div style="border-left:4px solid {color};padding-left:8px;margin:8px 0">'
+    yield f'<div><b style="color:{color}">{_text(group.code)} {_text(group.name)}</b> ({group.severity.name.lower()})</div>'
+    yield from (f"<div>{_text(message)}</div>" for message in group.messages)
+    yield f'<div><span style="{_FAINT}">where</span> {_text(", ".join(group.modules))}</div>'
+    yield from (f'<div><span style="{_FAINT}">why</span> {_text(cause)}</div>' for cause in group.causes)
+    remedies = "".join(f"<li>{_text(remedy)}</li>" for remedy in group.remedies)
+    yield f'<div style="{_FAINT}">what to do</div><ol style="margin:0 0 0 2em;padding:0">{remedies}</ol></div>'
 
 
-def _finding(finding: Finding) -> Iterator[str]:
-    color = _COLOR[finding.severity]
-    yield f'<div style="border-left:3px solid {color};padding-left:8px;margin:8px 0">'
-    yield (
-        f'<div><b style="color:{color}">{_text(finding.code)} {_text(finding.name)}</b> '
-        f"{_text(finding.severity.name)}: {_text(finding.message)}</div>"
-    )
-    yield f"<div>Where: {_text(listed(finding.modules))}</div>"
-    yield f"<div>Why: {_text(finding.cause)}</div>"
-    remedies = "".join(f"<li>{_text(remedy)}</li>" for remedy in finding.remedies)
-    yield f'<ol style="margin:0 0 0 1.5em;padding:0">{remedies}</ol></div>'
+def _limits(document: Document) -> Iterator[str]:
+    lines = [f"no finding: {', '.join(document.passed)}"] if document.passed else []
+    lines += [f"not judged: {', '.join(rules)}: {reason}" for reason, rules in document.not_applicable]
+    lines += [f"not observed: {note}" for note in document.notes]
+    yield from (f'<div style="{_FAINT}">{_text(line)}</div>' for line in lines)
 
 
 def _text(text: str) -> str:

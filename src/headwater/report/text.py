@@ -2,151 +2,146 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from dataclasses import dataclass
 from io import StringIO
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-from headwater.findings import Finding, Severity
-from headwater.report.document import Document, TableRow
-from headwater.report.numbers import decades
-from headwater.report.printable import listed, printable
+from headwater.findings import Severity
+from headwater.report.document import Document
+from headwater.report.finding_groups import FindingGroup
+from headwater.report.glyphs import ASCII, UNICODE, Glyphs
+from headwater.report.text_table import SEVERITY_STYLE, table_lines
 
-_BAR_CELLS = 6
-_EIGHTHS = " ▏▎▍▌▋▊▉█"
-_STYLE = {Severity.ERROR: "bold red", Severity.WARNING: "bold yellow", Severity.INFO: "cyan"}
-_LEAST_SPAN_DECADES = 3.0  # bars of a healthy model look full
+_LEAST_WIDTH = 40
+_MAX_GROUPS = 5  # with all they have to say; further ones in one line each
 
 
-def render_text(document: Document, *, width: int = 80, color: bool = False, show_all: bool = False) -> str:
+def render_text(
+    document: Document, *, width: int = 80, color: bool = False, show_all: bool = False, ascii_only: bool = False
+) -> str:
     """The document as text of at most `width` columns, with terminal colours where asked for.
 
     Args:
         document: what to show.
         width: columns, at least 40.
         color: with ANSI colours; nothing is said by colour alone.
-        show_all: every call instead of folded blocks.
+        show_all: every call instead of folded blocks, every finding in full.
+        ascii_only: for streams that cannot show Unicode.
     """
     stream = StringIO()
     console = Console(
         file=stream,
-        width=max(width, 40),
+        width=max(width, _LEAST_WIDTH),
         force_terminal=color,
         color_system="standard" if color else None,
         no_color=not color,
         highlight=False,
         emoji=False,
+        markup=False,
         legacy_windows=False,
     )
-    console.print(renderable(document, show_all=show_all))
+    console.print(TextReport(document, show_all=show_all, ascii_only=ascii_only))
     return "".join(f"{line.rstrip()}\n" for line in stream.getvalue().splitlines())
 
 
-def renderable(document: Document, *, show_all: bool = False) -> RenderableType:
-    """The document as something rich prints, at whatever width its console has."""
-    return Group(*_parts(document, show_all=show_all))
+@dataclass(frozen=True, slots=True)
+class TextReport:
+    """A document as something rich prints, at whatever width and in whatever encoding its console has.
+
+    Args:
+        document: what to show.
+        show_all: every call instead of folded blocks, every finding in full.
+        ascii_only: in ASCII even where the console could show more.
+    """
+
+    document: Document
+    show_all: bool = False
+    ascii_only: bool = False
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        glyphs = ASCII if self.ascii_only or options.ascii_only else UNICODE
+        yield from _header(self.document, glyphs)
+        yield from _table(self.document, max(options.max_width, _LEAST_WIDTH), glyphs, show_all=self.show_all)
+        yield from _findings(self.document, glyphs, show_all=self.show_all)
+        yield from _limits(self.document, glyphs)
 
 
-def _parts(document: Document, *, show_all: bool) -> Iterator[RenderableType]:
-    yield Text(printable(document.title), style="bold")
-    yield Text(printable(document.facts), style="dim")
-    worst = document.findings[0].severity if document.findings else None
-    yield Text(printable(document.answer), style=_STYLE[worst] if worst else "bold green")
+def _header(document: Document, glyphs: Glyphs) -> Iterator[RenderableType]:
+    yield Text(f"Headwater: {glyphs.text(document.title)}", style="bold")
+    yield Text(glyphs.text(glyphs.separator.join(document.facts)), style="dim")
     yield Text()
+    mark = glyphs.healthy if document.is_healthy else glyphs.marks[document.severity or Severity.INFO]
+    style = SEVERITY_STYLE[document.severity] if document.severity else "bold green" if document.is_healthy else "bold"
+    answer = Table.grid(padding=(0, 1))
+    answer.add_row(Text(mark, style=style), Text(glyphs.text(document.answer), style=style, overflow="fold"))
+    if document.counts:
+        answer.add_row("", Text(glyphs.separator.join(map(glyphs.text, document.counts)), overflow="fold"))
+    yield answer
+    yield Text()
+
+
+def _table(document: Document, width: int, glyphs: Glyphs, *, show_all: bool) -> Iterator[RenderableType]:
     rows = document.all_rows if show_all else document.rows
-    yield _table(rows)
-    yield Text("decades: log10 of the gradient's norm, relative to the gradient at the output", style="dim")
-    if not show_all and len(rows) < len(document.all_rows):
+    for line in table_lines(rows, width, glyphs):
+        line.no_wrap = True
+        line.overflow = "crop"
+        yield line
+    if any(row.gain_decades is not None for row in rows):
+        yield Text("decades: log10 of the gradient's norm relative to the gradient at the output", style="dim")
+    if document.num_hidden and not show_all:
         yield Text(
-            f"{len(document.all_rows) - sum(not row.is_fold for row in rows)} calls are folded (--all or "
-            "to_text(show_all=True) shows them)",
+            f"{document.num_hidden:,} of {document.num_calls:,} calls are folded: --all or to_text(show_all=True) shows them",
             style="dim",
         )
-    for finding in document.findings:
-        yield Text()
-        yield _finding(finding)
-    if document.not_applicable or document.notes:
-        yield Text()
-    for code, reason in document.not_applicable:
-        yield _item(f"{code} not applicable:", reason)
-    for note in document.notes:
-        yield _item("Not observed:", note)
 
 
-def _table(rows: Sequence[TableRow]) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
-    # Only this column may shrink; its cells end in an ellipsis (they forbid wrapping themselves).
-    table.add_column("module", overflow="ellipsis", min_width=16)
-    table.add_column("shape", no_wrap=True, overflow="ellipsis", max_width=11)
-    table.add_column("fwd RMS", justify="right", no_wrap=True)
-    table.add_column("gradient", justify="right", no_wrap=True)
-    table.add_column("decades", no_wrap=True)
-    table.add_column("mean|dW|", justify="right", no_wrap=True)
-    if any(row.flags for row in rows):
-        table.add_column("flags", max_width=12)
-    scale = _Scale(rows)
-    for row in rows:
-        style = "dim" if row.is_fold else ""
-        cells = [
-            _module(row),
-            row.shape,
-            row.activation_rms,
-            row.gradient_norm,
-            scale.bar(row),
-            row.weight_gradient,
-            Text(" ".join(row.flags), style=_STYLE[row.severity] if row.severity else "dim"),
-        ]
-        table.add_row(*cells[: len(table.columns)], style=style)
-    return table
+def _findings(document: Document, glyphs: Glyphs, *, show_all: bool) -> Iterator[RenderableType]:
+    for index, group in enumerate(document.findings):
+        in_full = show_all or index < _MAX_GROUPS
+        if in_full or index == _MAX_GROUPS:
+            yield Text()
+        if in_full:
+            yield _finding(group if show_all else group.shortened(), glyphs)
+        else:
+            yield _title(group, glyphs).append(f": {glyphs.text(group.messages[0])}", style="default")
 
 
-def _module(row: TableRow) -> Text:
-    text = Text("  " * min(row.level, 8), no_wrap=True, overflow="ellipsis")
-    text.append(printable(row.name))
-    if row.type:
-        text.append(f" {printable(row.type)}", style="dim")
-    return text
-
-
-class _Scale:
-    """Bars that are full at the largest gain shown and empty at the smallest."""
-
-    def __init__(self, rows: Sequence[TableRow]) -> None:
-        known = [row.gain_decades for row in rows if row.gain_decades is not None and math.isfinite(row.gain_decades)]
-        self._high = max([0.0, *known])
-        self._low = min([self._high - _LEAST_SPAN_DECADES, *known])
-
-    def bar(self, row: TableRow) -> Text:
-        if row.gain_range_decades is not None:
-            return Text(" to ".join(decades(end) for end in row.gain_range_decades))
-        gain_decades = row.gain_decades
-        if gain_decades is None:
-            return Text()
-        share = 0.0
-        if math.isfinite(gain_decades):
-            share = (gain_decades - self._low) / (self._high - self._low)
-        eighths = round(share * _BAR_CELLS * 8)
-        full, rest = divmod(max(eighths, 0), 8)
-        bar = ("█" * full + (_EIGHTHS[rest] if rest else "")).ljust(_BAR_CELLS)
-        return Text(f"{decades(gain_decades):>5} {bar}")
-
-
-def _finding(finding: Finding) -> RenderableType:
-    title = Text(f"{finding.code} {finding.name}", style=_STYLE[finding.severity])
-    title.append(f"  {finding.severity.name}")
+def _finding(group: FindingGroup, glyphs: Glyphs) -> RenderableType:
     grid = Table.grid(padding=(0, 1))
     grid.add_column(no_wrap=True, style="dim")
+    grid.add_column(overflow="fold", min_width=20)  # room for the numbers of remedies, whatever else there is
+    for label, texts in (("what", group.messages), ("where", (", ".join(group.modules),)), ("why", group.causes)):
+        for index, text in enumerate(texts):
+            grid.add_row(f"  {label}" if index == 0 else "", Text(glyphs.text(text)))
+    for index, remedy in enumerate(group.remedies):
+        item = Table.grid(padding=(0, 1))
+        item.add_row(f"{index + 1}.", Text(glyphs.text(remedy), overflow="fold"))
+        grid.add_row("  do" if index == 0 else "", item)
+    return Group(_title(group, glyphs), grid)
+
+
+def _title(group: FindingGroup, glyphs: Glyphs) -> Text:
+    title = Text(f"{glyphs.marks[group.severity]} {group.code} {group.name}", style=SEVERITY_STYLE[group.severity])
+    return title.append(f" ({group.severity.name.lower()})", style="default not bold")
+
+
+def _limits(document: Document, glyphs: Glyphs) -> Iterator[RenderableType]:
+    """What was looked for in vain, what could not be judged, and what could not be observed."""
+    items = [("no finding", ", ".join(document.passed))] if document.passed else []
+    items += [("not judged", f"{', '.join(rules)}: {reason}") for reason, rules in document.not_applicable]
+    items += [("not observed", note) for note in document.notes]
+    if not items:
+        return
+    grid = Table.grid(padding=(0, 1))
+    grid.add_column(no_wrap=True)
     grid.add_column(overflow="fold")
-    grid.add_row("  what ", Text(printable(finding.message)))
-    grid.add_row("  where", Text(listed(finding.modules)))
-    grid.add_row("  why  ", Text(printable(finding.cause)))
-    for number, remedy in enumerate(finding.remedies, start=1):
-        grid.add_row("  do   " if number == 1 else "", Text(f"{number}. {printable(remedy)}"))
-    return Group(title, grid)
-
-
-def _item(label: str, text: str) -> Text:
-    return Text.assemble((label, "dim"), " ", printable(text))
+    previous = ""
+    for label, text in items:
+        grid.add_row(label if label != previous else "", Text(glyphs.text(text)), style="dim")
+        previous = label
+    yield Text()
+    yield grid

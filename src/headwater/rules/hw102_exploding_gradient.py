@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from headwater.analysis.gain import backward_gain, cotangent
+from headwater.analysis.gain import backward_gain, cotangent, decades, norm_ratio
 from headwater.analysis.gradient_path import (
     Layer,
-    headwaters_gain_decades,
+    decades_by_module_type,
+    headwaters,
     leaf_calls,
+    median_decades,
     rate_decades_per_layer,
+    returns_a_number,
     trainable_layers,
 )
 from headwater.findings import Finding, NotApplicable, Severity, Verdict
 from headwater.recording import Call, Recording, SignalKind
+from headwater.rules.wording import counted, distinct, listed, named
 
 _GRADIENTS = (SignalKind.ACTIVATION_GRADIENT, SignalKind.INPUT_GRADIENT)
 
@@ -26,9 +31,10 @@ class ExplodingGradient:
 
     Args:
         warning_decades: growth from the output to the first layers; the mirror of HW101's bound.
-        error_decades: float16's largest value, 65504, is 4.8 decades above one.
-        call_gain: backward gain of a single call that no initialisation explains: dividing by a norm or a
-            deviation near zero does it.
+        error_decades: the same; float16's largest value, 65504, is 4.8 decades above one.
+        call_gain: backward gain of a single call that no initialisation explains (dividing by a norm or a deviation
+            near zero does it). It counts where the gradient behind it has grown by `warning_decades` in all, and is an
+            error where that reaches a layer with weights, not only a learned token or position that starts at zero.
     """
 
     code: ClassVar[str] = "HW102"
@@ -39,38 +45,50 @@ class ExplodingGradient:
     call_gain: float = 1e4
 
     def check(self, recording: Recording) -> Verdict:
-        """A finding for the network as a whole, or else one for each call that multiplies the gradient."""
+        """A finding for the calls that multiply the gradient, or else for the network as a whole."""
         if cotangent(recording) is None:
             return NotApplicable("no backward pass was recorded: call backward() inside record(), or use diagnose()")
         if not _is_finite(recording):
             return []
-        at_calls = [
-            (gain, call)
-            for call in leaf_calls(recording)
-            if self.call_gain <= (gain := backward_gain(recording, call.depth)) < math.inf
-        ]
-        if at_calls:
-            gain, call = max(at_calls, key=lambda pair: pair[0])
-            return [self._at_call(call, gain, len(at_calls))]
         layers = trainable_layers(recording)
-        grown = headwaters_gain_decades(layers)
-        if len(layers) < 2 or not self.warning_decades <= grown < math.inf:
-            return []
-        return [self._over_layers(layers, grown)]
+        at_calls = self._multiplying_calls(recording)
+        reached = [layer.call.depth for layer in layers if layer.gain_decades >= self.warning_decades]
+        if at_calls and any(depth < call.depth for _, call in at_calls for depth in reached[:1]):
+            return [self._at_calls(at_calls, Severity.ERROR)]
+        findings = [self._at_calls(at_calls, Severity.INFO)] if at_calls else []
+        grown = median_decades(layer.gain_decades for layer in headwaters(layers))
+        if self.warning_decades <= grown < math.inf:
+            findings.append(self._over_layers(recording, layers, grown))
+        return findings
 
-    def _at_call(self, call: Call, gain: float, num_calls: int) -> Finding:
-        name = f"'{call.module}' ({call.module_type})" if call.module else f"the model ({call.module_type})"
+    def _multiplying_calls(self, recording: Recording) -> list[tuple[float, Call]]:
+        """The calls with their gains in decades, the largest first."""
+        reference = cotangent(recording)
+        found: list[tuple[float, Call]] = []
+        for call in leaf_calls(recording):
+            gain = decades(backward_gain(recording, call.depth))
+            if math.log10(self.call_gain) <= gain < math.inf and not returns_a_number(recording, call):
+                sent = recording.signal(SignalKind.INPUT_GRADIENT, call.depth)
+                if decades(norm_ratio(sent, reference)) >= self.warning_decades:
+                    found.append((gain, call))
+        return sorted(found, key=lambda pair: (-pair[0], pair[1].depth))
+
+    def _at_calls(self, at_calls: Sequence[tuple[float, Call]], severity: Severity) -> Finding:
+        gain_decades, call = at_calls[0]
+        gain = 10**gain_decades
+        more = f" and at {len(at_calls) - 1} more" if len(at_calls) > 1 else ""
+        reach = ", but in no layer with weights" if severity is Severity.INFO else ""
         return Finding(
             code=self.code,
             name=self.name,
-            severity=Severity.ERROR,
-            modules=(call.module,),
+            severity=severity,
+            modules=distinct([call.module for _, call in at_calls]),
             cause=(
                 "A single call multiplies the gradient: it divides by something near zero (a norm, a standard deviation, "
                 "a difference), or its weights are huge."
             ),
-            message=f"The gradient grows by a factor of {gain:.3g} at {name}.",
-            evidence={"backward_gain": gain, "num_calls_above_bound": num_calls},
+            message=f"The gradient grows by a factor of {gain:.3g} at {named(call)}{more}{reach}.",
+            evidence={"backward_gain": gain, "num_calls": len(at_calls), "num_more_calls": len(at_calls) - 1},
             remedies=(
                 "Keep the divisor away from zero: add an eps of the size of the signal, not of rounding.",
                 "Check that the module's input is not constant or zero: an all-zero layer before it, or a padded row.",
@@ -78,25 +96,32 @@ class ExplodingGradient:
             ),
         )
 
-    def _over_layers(self, layers: list[Layer], grown: float) -> Finding:
+    def _over_layers(self, recording: Recording, layers: list[Layer], grown: float) -> Finding:
         rate = rate_decades_per_layer(layers)
-        first = layers[0].call
+        first = headwaters(layers)[0]
+        adding = [s for s in decades_by_module_type(recording, after=first.call.depth) if s.decades > 0.05][::-1]
+        evidence: dict[str, float | int | str] = {
+            "grown_decades": grown,
+            "rate_decades_per_layer": rate,
+            "factor_per_layer": 10**rate,
+            "num_layers": len(layers),
+            "first_layer_gradient_norm": first.gradient_norm,
+        }
+        for share in adding:
+            evidence[f"decades_{share.module_type or 'between_modules'}"] = share.decades
+        per_layer = f": a factor of {10**rate:.3g} per layer" if math.isfinite(rate) else ""
+        at = f", above all at {listed([s.module_type for s in adding if s.module_type][:2])} calls" if adding else ""
         return Finding(
             code=self.code,
             name=self.name,
             severity=Severity.ERROR if grown >= self.error_decades else Severity.WARNING,
-            modules=(first.module,),
-            cause="Every layer multiplies the gradient by more than one: weights too large for the activation and depth.",
+            modules=(first.call.module,),
+            cause=f"Layer after layer multiplies the gradient{at}: weights too large for the activation and the depth.",
             message=(
-                f"The gradient grows by {grown:.1f} decades on its way from the output to the first of {len(layers)} layers: "
-                f"a factor of {10**rate:.3g} per layer."
+                f"The gradient grows by {grown:.1f} decades on its way from the output to the first of "
+                f"{counted(len(layers), 'layer')}{per_layer}."
             ),
-            evidence={
-                "grown_decades": grown,
-                "factor_per_layer": 10**rate,
-                "num_layers": len(layers),
-                "first_layer_gradient_norm": layers[0].gradient_norm,
-            },
+            evidence=evidence,
             remedies=(
                 "Initialise smaller: He for ReLU, Xavier for tanh, and scale residual branches by 1/sqrt(number of blocks).",
                 "Normalise the branch's input (pre-norm), or start branches at zero (ReZero, Fixup, zero-gamma).",

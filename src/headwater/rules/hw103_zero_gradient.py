@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
+
+from headwater.analysis.dataflow import Dataflow, dataflow
 from headwater.analysis.gain import cotangent
-from headwater.analysis.gradient_path import leaf_calls
+from headwater.analysis.gradient_path import leaf_calls, trainable_layers
+from headwater.analysis.zero_origins import ZeroOrigin, zero_origins
 from headwater.findings import Finding, NotApplicable, Severity, Verdict
 from headwater.recording import Call, Recording, SignalKind
-
-_SOFTMAX = ("Softmax", "LogSoftmax", "Softmin")
-_PLATEAUS = ("Sigmoid", "Tanh", "Hardtanh", "Hardsigmoid", "Softsign", "Softmax", "LogSoftmax")
-_RECTIFIERS = ("ReLU", "ReLU6", "Threshold")
-
-
-@dataclass(frozen=True, slots=True)
-class _Cause:
-    text: str
-    remedies: tuple[str, ...]
-    heals: bool = False
+from headwater.recording.recording import KINDS
+from headwater.rules.hw103_causes import Cause, Explainer, Kind
+from headwater.rules.wording import distinct, named
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,150 +24,137 @@ class ZeroGradient:
     """HW103: an exactly zero activation gradient although the loss has a slope at the output.
 
     Where a parameter that is all zero causes it and gets a gradient itself, the zero is gone after one step. Inside a
-    branch that is a design (ReZero, zero-gamma, LoRA's B, adaLN-Zero) and only worth knowing; where everything before it
-    waits for that step, it is a warning. No threshold: zero is zero.
+    branch (ReZero, zero-gamma, LoRA's B, adaLN-Zero), in the last layer of a network with such branches (Fixup) and
+    behind layers that are frozen anyway that is a design, and only worth knowing; where all of a plain network waits for
+    that step, it is a warning. No threshold: zero is zero.
     """
 
     code: ClassVar[str] = "HW103"
     name: ClassVar[str] = "zero-gradient"
 
     def check(self, recording: Recording) -> Verdict:
-        """One finding for each call that turns a gradient into zero, or one for a loss without a slope."""
+        """One finding for each cause, naming the calls it holds for, or one for a loss without a slope."""
         reference = cotangent(recording)
         if reference is None:
             return NotApplicable("no backward pass was recorded: call backward() inside record(), or use diagnose()")
-        if reference.nonfinite_count:
-            return []  # HW104's
+        if not _is_finite(recording):
+            return []  # HW104's: what comes of a NaN says nothing about the network
         if reference.is_zero:
-            return [self._no_slope()]
-        leaves = leaf_calls(recording)
-        passed = [call for call in leaves if _passes(recording, call)]
-        first_passed = passed[0].depth if passed else len(recording.calls)
-        return [
-            self._finding(recording, call, passes_around=first_passed < call.depth or _is_added_zero(recording, call))
-            for call in leaves
-            if _turns_zero(recording, call)
-        ]
+            return [self._no_slope(recording)]
+        flow = dataflow(recording)
+        explainer, ways = Explainer(recording, flow), _Ways(recording, flow)
+        groups: dict[tuple[Severity, Cause, bool, bool], list[Call]] = {}
+        for origin in zero_origins(recording, flow):
+            cause = explainer.cause(origin)
+            around = ways.lead_around(origin, heals=cause.kind is Kind.HEALS)
+            is_design = around or ways.blocks_nothing(origin.depth, len(explainer.zero_weights))
+            key = (_severity(cause.kind, is_design=is_design), cause, around, origin.is_after)
+            groups.setdefault(key, []).append(recording.calls[origin.depth])
+        return [self._finding(*key, calls) for key, calls in groups.items()]
 
-    def _no_slope(self) -> Finding:
-        return Finding(
-            code=self.code,
-            name=self.name,
-            severity=Severity.ERROR,
-            modules=("",),
-            cause="The loss has no slope at the model's output: it is at a plateau or clipped, or the output does not matter to it.",
-            message="The gradient at the model's output is exactly zero, so every gradient is.",
-            evidence={"cotangent_norm": 0.0},
-            remedies=(
-                "Check the loss on this batch: a clamp, a margin that is met, a mask that drops every sample, labels all ignored.",
-                "Check that the targets differ from what the output can only be (a softmax over one class is always 1).",
-            ),
-        )
-
-    def _finding(self, recording: Recording, call: Call, *, passes_around: bool) -> Finding:
-        cause = _explain(recording, call)
-        severity = Severity.ERROR
-        if cause.heals:
-            severity = Severity.INFO if passes_around else Severity.WARNING
-        name = f"'{call.module}' ({call.module_type})" if call.module else f"the model ({call.module_type})"
-        if passes_around:
-            reached = "inside a branch: layers before it get theirs another way"
-        else:
-            reached = "and no layer before it gets any"
-        gradient = recording.signal(SignalKind.ACTIVATION_GRADIENT, call.depth)
+    def _no_slope(self, recording: Recording) -> Finding:
+        severity, cause = Severity.ERROR, "It is at a plateau or clipped, or the output does not matter to it."
+        output = next(iter(recording.select(SignalKind.ACTIVATION, module="")), None)
+        if recording.context.loss == 0.0:
+            severity, cause = Severity.INFO, "The loss is exactly zero: there is nothing left to learn from this batch."
+            # A margin that is met, or an exact fit, is no reason to wonder; an untrained single unit is.
+            if output is not None and output.shape[-1:] == (1,) and 0.0 < output.stats.rms < 1.0:
+                severity = Severity.ERROR
+                cause = "The loss is exactly zero for a single output: a softmax over one unit is 1 whatever its input."
         return Finding(
             code=self.code,
             name=self.name,
             severity=severity,
-            modules=(call.module,),
+            modules=("",),
+            cause=cause,
+            message="The loss has no slope at the model's output: every gradient is exactly zero.",
+            evidence={"cotangent_norm": 0.0},
+            remedies=(
+                "Check the loss on this batch: a clamp, a margin that is met, a mask that drops every sample, labels all ignored.",
+                "Check that the output can be other than it is: for one unit use nn.BCEWithLogitsLoss, not a softmax.",
+            ),
+        )
+
+    def _finding(self, severity: Severity, cause: Cause, around: bool, is_after: bool, calls: list[Call]) -> Finding:
+        more = f" and at {len(calls) - 1} more" if len(calls) > 1 else ""
+        reached = "inside a branch: other layers get theirs past it" if around else "and no layer before it gets any"
+        return Finding(
+            code=self.code,
+            name=self.name,
+            severity=severity,
+            modules=distinct([call.module for call in calls]),
             cause=cause.text,
-            message=f"The gradient becomes exactly zero at {name}, {reached}.",
-            evidence={"output_gradient_norm": gradient.norm if gradient else 0.0, "input_gradient_norm": 0.0},
+            message=(
+                f"The gradient becomes exactly zero {'behind' if is_after else 'at'} {named(calls[0])}{more}, {reached}."
+            ),
+            evidence={"num_calls": len(calls), "num_more_calls": len(calls) - 1},
             remedies=cause.remedies,
         )
 
 
-def _passes(recording: Recording, call: Call) -> bool:
-    gradient = recording.signal(SignalKind.ACTIVATION_GRADIENT, call.depth)
-    return gradient is not None and not gradient.is_zero
+def _is_finite(recording: Recording) -> bool:
+    loss, table = recording.context.loss, recording.signal_table
+    is_made = table["kind"] != KINDS.index(SignalKind.INPUT)
+    has_gaps = np.any(table["nan_count"][is_made])
+    return not has_gaps and (loss is None or math.isfinite(loss))
 
 
-def _is_added_zero(recording: Recording, call: Call) -> bool:
-    """The call returns zeros that no other call reads, and its caller returns something: it adds them to that.
+def _severity(kind: Kind, *, is_design: bool) -> Severity:
+    if kind is Kind.DESIGN or (is_design and kind is not Kind.FAULT):
+        return Severity.INFO
+    return Severity.WARNING if kind is Kind.HEALS else Severity.ERROR
 
-    LoRA's B beside a frozen base is one: the base carries the signal, and needs no gradient.
-    """
-    if call.parent < 0 or recording.calls[call.parent].module == "":
+
+class _Ways:
+    """Whether the gradient has a way around a place."""
+
+    def __init__(self, recording: Recording, flow: Dataflow) -> None:
+        self._recording = recording
+        self._flow = flow
+        passed = (call.depth for call in leaf_calls(recording) if self._gets_some(call.depth))
+        self._first_passed = next(passed, len(recording.calls))
+        self._layers = trainable_layers(recording)
+
+    def blocks_nothing(self, depth: int, num_zero_weights: int) -> bool:
+        """Whether no layer that trains stands before the call, or it is the last in a network with other zero starts."""
+        before = [layer for layer in self._layers[:2] if layer.call.depth < depth]
+        is_last = bool(self._layers) and depth == self._layers[-1].call.depth
+        return not before or (is_last and 1 < num_zero_weights <= len(self._layers) / 2)
+
+    def lead_around(self, origin: ZeroOrigin, *, heals: bool) -> bool:
+        """Whether a call before it gets a gradient, or the caller adds something to the zeros that come of it.
+
+        The second is for parameters that start at zero: LoRA's B beside a frozen layer, which needs no gradient.
+        """
+        if self._first_passed < origin.depth:
+            return True
+        if not heals:
+            return False
+        depth = origin.depth
+        if origin.is_after:  # the caller multiplies what the call returns by zero
+            return self._goes_on(self._recording.calls[depth].parent, depth)
+        while self._is_zero(depth) and (parent := self._recording.calls[depth].parent) >= 0:
+            if not self._is_zero(parent):
+                return self._goes_on(parent, depth)
+            depth = parent
         return False
-    output = recording.signal(SignalKind.ACTIVATION, call.depth)
-    sum_ = recording.signal(SignalKind.ACTIVATION, call.parent)
-    if output is None or not output.is_zero or sum_ is None or sum_.is_zero:
-        return False
-    returned = {signal.tensor for signal in recording.select(SignalKind.ACTIVATION, depth=call.depth)}
-    return not any(signal.tensor in returned for signal in recording.select(SignalKind.INPUT))
 
+    def _goes_on(self, parent: int, depth: int) -> bool:
+        """Whether the caller's result lives although this call's part in it is zero: it has added something."""
+        if parent < 0 or self._is_zero(parent) or self._flow.is_read(depth):
+            return False
+        later = self._flow.next_siblings[depth]
+        while later >= 0:
+            source = self._recording.signal(SignalKind.INPUT, later)
+            if source is not None and source.is_zero:
+                return False
+            later = self._flow.next_siblings[later]
+        return True
 
-def _turns_zero(recording: Recording, call: Call) -> bool:
-    """The call's output gradient is not zero, but all it passes on is."""
-    outgoing = recording.signal(SignalKind.ACTIVATION_GRADIENT, call.depth)
-    incoming = recording.signal(SignalKind.INPUT_GRADIENT, call.depth)
-    return outgoing is not None and incoming is not None and incoming.is_zero and not outgoing.is_zero
+    def _is_zero(self, depth: int) -> bool:
+        output = self._recording.signal(SignalKind.ACTIVATION, depth)
+        return output is not None and output.is_zero
 
-
-def _explain(recording: Recording, call: Call) -> _Cause:
-    output = recording.select(SignalKind.ACTIVATION, depth=call.depth)
-    if call.module_type in _SOFTMAX and output and output[0].shape and output[0].shape[-1] == 1:
-        return _Cause(
-            "A softmax over a single unit is 1 whatever its input.",
-            (
-                "Use a sigmoid (with nn.BCEWithLogitsLoss on the raw output) for one unit, or two units for two classes.",
-                "If another dimension holds the classes, name it: nn.Softmax(dim=...).",
-            ),
-        )
-    zero_weight = _all_zero_weight(recording, call)
-    if zero_weight is not None:
-        name, heals = zero_weight
-        text = f"The parameter '{name}' is all zeros"
-        if heals:
-            return _Cause(
-                f"{text}, but gets a gradient itself: after one step it is zero no more, and the gradient passes.",
-                (
-                    "Leave it if it is meant (ReZero, zero-gamma, LoRA); otherwise initialise it: nn.init.xavier_normal_(weight).",
-                ),
-                heals=True,
-            )
-        return _Cause(
-            f"{text}, and gets no gradient itself, so it stays so.", ("Initialise it, and let it require a gradient.",)
-        )
-    if call.module_type in _RECTIFIERS:
-        return _Cause(
-            "Every unit is off for every sample: all pre-activations that the gradient asks for are negative.",
-            (
-                "Look at the bias and the scale of the layer before it: a large negative bias or a too large step does this.",
-                "Use a rectifier with a slope on both sides: nn.LeakyReLU, nn.GELU, nn.SiLU.",
-            ),
-        )
-    if call.module_type in _PLATEAUS:
-        return _Cause(
-            "Its input is so large that the derivative is rounded to exactly zero.",
-            ("Scale or normalise the input; initialise the layer before it smaller.",),
-        )
-    return _Cause(
-        "The product with its derivative is zero or below the smallest number of its dtype.",
-        (
-            "Look at what this module multiplies by: a mask, a gate or a scale that is zero; or a dtype that underflows.",
-        ),
-    )
-
-
-def _all_zero_weight(recording: Recording, call: Call) -> tuple[str, bool] | None:
-    """An all-zero weight of the call's module, and whether it receives a gradient that is not zero."""
-    for weight in recording.select(SignalKind.WEIGHT, module=call.module):
-        if weight.stats.is_zero and not weight.item.endswith("bias"):
-            gradients = [
-                signal.stats
-                for signal in recording.select(SignalKind.WEIGHT_GRADIENT, module=call.module)
-                if signal.item == weight.item
-            ]
-            return weight.parameter, bool(gradients) and not gradients[0].is_zero
-    return None
+    def _gets_some(self, depth: int) -> bool:
+        gradient = self._recording.signal(SignalKind.ACTIVATION_GRADIENT, depth)
+        return gradient is not None and not gradient.is_zero

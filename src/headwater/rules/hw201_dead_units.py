@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -10,6 +11,21 @@ import numpy as np
 
 from headwater.findings import Finding, NotApplicable, Severity, Verdict
 from headwater.recording import Recording, SignalKind, UnitExtremes
+from headwater.rules.wording import distinct, named
+
+
+@dataclass(frozen=True, slots=True)
+class _Layer:
+    """One rectifier call: how many of its units are dead, off for the whole batch, and on for all of it."""
+
+    units: UnitExtremes
+    num_dead: int
+    num_off: int
+    num_always_on: int
+
+    @property
+    def num_units(self) -> int:
+        return len(self.units.maximum)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,9 +33,9 @@ class DeadUnits:
     """HW201: units whose pre-activation is negative for the whole batch, by more than chance and depth explain.
 
     Being off is not being dead: in a deep healthy ReLU network the samples of a batch become alike (correlations tend to
-    one, Poole et al. 2016, arXiv 1606.05340), so that about half of the units are off for all of them, and as many on for all.
-    A unit counts as dead where its largest pre-activation lies far below zero on the scale of the units that live; and a
-    layer is sick where far more units are off than on.
+    one, Poole et al. 2016, arXiv 1606.05340), so that about half of the units are off for all of them, and as many on for
+    all. A unit counts as dead where its largest pre-activation lies far below zero on the scale of the units that live;
+    and a layer is sick where far more units are off than on.
 
     Args:
         min_samples: entries per unit below which nothing can be said: a healthy unit is off for n independent
@@ -38,7 +54,7 @@ class DeadUnits:
     imbalance_fraction: float = 0.25
 
     def check(self, recording: Recording) -> Verdict:
-        """One finding for each rectifier call with dead units."""
+        """At most two findings: for the calls with no unit alive, and for those with some units dead."""
         if not recording.units:
             return NotApplicable("no rectifier module (nn.ReLU, nn.ReLU6) was called")
         measured = [units for units in recording.units if units.num_samples >= self.min_samples]
@@ -48,62 +64,69 @@ class DeadUnits:
                 f"at most {most} entries per unit: pass a batch of at least {self.min_samples} samples to tell a dead unit "
                 "from one that is off by chance"
             )
-        return [finding for units in measured for finding in self._findings(recording, units)]
+        layers = [layer for layer in (self._layer(recording, units) for units in measured) if layer.num_dead]
+        dead = [layer for layer in layers if layer.num_dead == layer.num_units]
+        sick = [layer for layer in layers if layer.num_dead < layer.num_units]
+        return [_finding(self, recording, group) for group in (dead, sick) if group]
 
-    def _findings(self, recording: Recording, units: UnitExtremes) -> list[Finding]:
+    def _layer(self, recording: Recording, units: UnitExtremes) -> _Layer:
         num_units = len(units.maximum)
-        off = units.maximum <= 0.0
-        num_off, num_always_on = int(off.sum()), int((units.minimum > 0.0).sum())
-        if not num_off:
-            return []
-        num_dead = num_off if num_off == num_units else self._num_far_below(recording, units)
+        num_off, num_always_on = int((units.maximum <= 0.0).sum()), int((units.minimum > 0.0).sum())
         surplus = num_off - num_always_on
-        imbalanced = (
+        is_imbalanced = (
             surplus > self.imbalance_sigmas * math.sqrt(num_off + num_always_on)
             and surplus >= self.imbalance_fraction * num_units
         )
-        if not num_dead and not imbalanced:
-            return []
-        return [self._finding(recording, units, num_dead or num_off, num_off, num_always_on)]
+        if not 0 < num_off < num_units:
+            num_dead = num_off
+        else:
+            num_dead = self._num_far_below(recording, units, num_units - num_off)
+            num_dead = num_dead or (num_off if is_imbalanced else 0)
+        return _Layer(units, num_dead, num_off, num_always_on)
 
-    def _num_far_below(self, recording: Recording, units: UnitExtremes) -> int:
+    def _num_far_below(self, recording: Recording, units: UnitExtremes, num_live: int) -> int:
         output = recording.signal(SignalKind.ACTIVATION, units.depth)
         if output is None or not output.rms > 0.0:
             return 0
-        # The output of a rectified Gaussian of deviation s has RMS s / sqrt(2).
-        return int(np.count_nonzero(units.maximum < -self.margin * math.sqrt(2.0) * output.rms))
+        # The output of a rectified Gaussian of deviation s has RMS s / sqrt(2); units that are off add only zeros.
+        deviation = math.sqrt(2.0 * len(units.maximum) / num_live) * output.rms
+        return int(np.count_nonzero(units.maximum < -self.margin * deviation))
 
-    def _finding(
-        self, recording: Recording, units: UnitExtremes, num_dead: int, num_off: int, num_always_on: int
-    ) -> Finding:
-        call = recording.calls[units.depth]
-        num_units = len(units.maximum)
-        everything = num_off == num_units
-        highest = float(units.maximum.max() if everything else units.maximum[units.maximum <= 0.0].max())
-        return Finding(
-            code=self.code,
-            name=self.name,
-            severity=Severity.ERROR if everything else Severity.WARNING,
-            modules=(call.module,),
-            cause=(
-                "The pre-activations are negative for every sample: a large negative bias, a step that was too large, or inputs "
-                "of one sign meeting negative weights."
-            ),
-            message=(
-                f"{num_dead} of {num_units} units of '{call.module}' ({call.module_type}) are off for all {units.num_samples} "
-                f"samples{', so no gradient passes' if everything else ''}."
-            ),
-            evidence={
-                "num_dead": num_dead,
-                "num_units": num_units,
-                "num_off": num_off,
-                "num_always_on": num_always_on,
-                "num_samples": units.num_samples,
-                "largest_preactivation_of_off_units": highest,
-            },
-            remedies=(
-                "Use a rectifier with a slope on both sides: nn.LeakyReLU, nn.GELU, nn.SiLU.",
-                "Start biases at zero and weights at He scale; lower the learning rate or warm it up.",
-                "Normalise before the rectifier, so that pre-activations are centred.",
-            ),
-        )
+
+def _finding(rule: DeadUnits, recording: Recording, layers: Sequence[_Layer]) -> Finding:
+    worst = max(layers, key=lambda layer: layer.num_dead / layer.num_units)
+    call = recording.calls[worst.units.depth]
+    is_dead = worst.num_dead == worst.num_units
+    consequence = ", so no gradient passes" if is_dead else ""
+    others = f" So it is, in part, at {len(layers) - 1} more calls." if len(layers) > 1 and not is_dead else ""
+    others = f" So it is at {len(layers) - 1} more calls." if len(layers) > 1 and is_dead else others
+    off = worst.units.maximum[worst.units.maximum <= 0.0]
+    return Finding(
+        code=rule.code,
+        name=rule.name,
+        severity=Severity.ERROR if is_dead else Severity.WARNING,
+        modules=distinct([recording.calls[layer.units.depth].module for layer in layers]),
+        cause=(
+            "The pre-activations are negative for every sample: a large negative bias, a step that was too large, or inputs "
+            "of one sign meeting negative weights."
+        ),
+        message=(
+            f"{worst.num_dead} of {worst.num_units} units of {named(call)} are off for all {worst.units.num_samples} "
+            f"samples{consequence}.{others}"
+        ),
+        evidence={
+            "num_dead": worst.num_dead,
+            "num_units": worst.num_units,
+            "num_off": worst.num_off,
+            "num_always_on": worst.num_always_on,
+            "num_samples": worst.units.num_samples,
+            "largest_preactivation_of_off_units": float(off.max()),
+            "num_calls": len(layers),
+            "num_more_calls": len(layers) - 1,
+        },
+        remedies=(
+            "Use a rectifier with a slope on both sides: nn.LeakyReLU, nn.GELU, nn.SiLU.",
+            "Start biases at zero and weights at He scale; lower the learning rate or warm it up.",
+            "Normalise before the rectifier, so that pre-activations are centred.",
+        ),
+    )

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import dataclass
 from typing import ClassVar
 
+from headwater.analysis.dataflow import dataflow
 from headwater.findings import Finding, NotApplicable, Severity, Verdict
 from headwater.recording import Call, ParameterInfo, Recording, SignalKind
+from headwater.rules.wording import counted, distinct, listed, named
+
+_GRADIENTS = (SignalKind.WEIGHT_GRADIENT, SignalKind.ACTIVATION_GRADIENT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,49 +19,90 @@ class _Cut:
     """Why parameters of some modules are not reached."""
 
     severity: Severity
-    culprit: str | None
+    culprits: tuple[str, ...]
     cause: str
     remedies: tuple[str, ...]
+
+
+_NOT_CHOSEN = _Cut(
+    Severity.INFO,
+    (),
+    "It was not chosen for this batch; others of its kind were (a mixture of experts, layers dropped at random).",
+    ("Nothing, if that is meant. Otherwise record a larger batch.",),
+)
+_NEVER_RAN = _Cut(
+    Severity.WARNING,
+    (),
+    "Its module never ran in this pass.",
+    ("Call it in forward(), or remove it.", "If it is meant, freeze it: requires_grad_(False)."),
+)
+_NOT_READ = _Cut(
+    Severity.WARNING,
+    (),
+    "Its module ran and trains otherwise, but did not use this parameter.",
+    ("Use it in forward(), or remove it.", "If it is meant, freeze it: requires_grad_(False)."),
+)
+_NOT_IN_THE_LOSS = _Cut(
+    Severity.WARNING,
+    (),
+    "It ran, but the loss does not depend on what it returned.",
+    ("Use its output in the loss, or remove the module.", "If it is meant, freeze it: requires_grad_(False)."),
+)
+_FREEZE = "If it is meant, freeze what is before it: requires_grad_(False)."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnreachedParameter:
     """HW401: a parameter that requires a gradient received none although a backward pass ran.
 
-    Frozen parameters are not asked for. An expert that was not chosen (a sibling of the same type in the same container
-    ran) is only worth knowing. No threshold.
+    Frozen parameters are not asked for. An expert that was not chosen (a numbered sibling of the same type ran) is only
+    worth knowing. No threshold.
     """
 
     code: ClassVar[str] = "HW401"
     name: ClassVar[str] = "unreached-parameter"
 
     def check(self, recording: Recording) -> Verdict:
-        """One finding for each cause, naming all parameters it keeps the gradient from."""
-        if recording.context.cotangent == "none":
+        """One finding for each cause, naming all modules it keeps the gradient from."""
+        if recording.context.cotangent == "none" and not any(recording.select(kind) for kind in _GRADIENTS):
             return NotApplicable("no backward pass was recorded: call backward() inside record(), or use diagnose()")
         unreached = [p for p in recording.parameters if p.requires_grad and not p.received_gradient and p.initialized]
-        groups: dict[_Cut, list[ParameterInfo]] = {}
+        if not unreached:
+            return []
         cuts = _Cuts(recording)
+        groups: dict[_Cut, list[ParameterInfo]] = {}
         for parameter in unreached:
             groups.setdefault(cuts.of(parameter), []).append(parameter)
         return [self._finding(cut, parameters) for cut, parameters in groups.items()]
 
     def _finding(self, cut: _Cut, parameters: list[ParameterInfo]) -> Finding:
-        modules = tuple(dict.fromkeys(parameter.module for parameter in parameters))
-        culprit = () if cut.culprit is None else (cut.culprit,)
         names = [parameter.name for parameter in parameters]
-        shown = ", ".join(f"'{name}'" for name in names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-        get = "gets" if len(names) == 1 else "get"
+        modules = distinct([parameter.module for parameter in parameters])
+        in_modules = f" in {len(modules)} modules" if len(modules) > 1 else ""
         return Finding(
             code=self.code,
             name=self.name,
             severity=cut.severity,
-            modules=(*culprit, *(module for module in modules if module not in culprit)),
+            modules=distinct([*cut.culprits, *modules]),
             cause=cut.cause,
-            message=f"{shown} {get} no gradient.",
-            evidence={"num_parameters": len(names), "first_parameter": names[0]},
+            message=(
+                f"{counted(len(names), 'parameter')}{in_modules} {'gets' if len(names) == 1 else 'get'} no gradient: "
+                f"{listed(names)}."
+            ),
+            evidence={
+                "num_parameters": len(names),
+                "num_modules": len(modules),
+                "num_unnamed_parameters": max(len(names) - 3, 0),
+                "first_parameter": names[0],
+            },
             remedies=cut.remedies,
         )
+
+
+def _is_one_of_many(module: str) -> bool:
+    """Whether the name is that of an entry of a list, or says expert."""
+    name = module.rpartition(".")[2]
+    return name.isdigit() or "expert" in name.lower()
 
 
 class _Cuts:
@@ -64,79 +110,96 @@ class _Cuts:
 
     def __init__(self, recording: Recording) -> None:
         self._recording = recording
+        self._flow = dataflow(recording)
         self._first_call: dict[str, Call] = {}
         for call in recording.calls:
             self._first_call.setdefault(call.module, call)
         self._types = {module.name: module.type for module in recording.modules}
-        self._trainable = {parameter.module for parameter in recording.parameters if parameter.requires_grad}
-        self._siblings_that_ran = {
+        self._parents = {module.name: module.parent for module in recording.modules}
+        self._kinds_that_ran = {
             (module.parent, module.type) for module in recording.modules if module.name in self._first_call
         }
-        self._parents = {module.name: module.parent for module in recording.modules}
-        self._cutting_calls = [call for call in recording.calls if self._cuts(call)]
+        self._trained = {p.module for p in recording.parameters if p.requires_grad and p.received_gradient}
+        self._cutting_depths = self._find_cutting_calls()
 
     def of(self, parameter: ParameterInfo) -> _Cut:
-        module = parameter.module
-        call = self._first_call.get(module)
+        call = self._first_call.get(parameter.module)
         if call is None:
-            return self._never_ran(module)
-        culprit = next((c for c in self._cutting_calls if c.depth >= call.depth), None)
-        if culprit is None:
-            return _Cut(
-                Severity.WARNING,
-                None,
-                "It ran, but the loss does not depend on what it returned.",
-                (
-                    "Use its output in the loss, or remove the module.",
-                    "If it is meant, freeze it: requires_grad_(False).",
-                ),
-            )
-        return self._cut_at(culprit)
+            return self._not_run(parameter.module)
+        if parameter.module in self._trained:
+            return _NOT_READ
+        position = bisect_left(self._cutting_depths, call.depth)
+        if position < len(self._cutting_depths):
+            return self._cut_at(self._recording.calls[self._cutting_depths[position]])
+        return self._cut_behind(call) or _NOT_IN_THE_LOSS
 
-    def _never_ran(self, module: str) -> _Cut:
+    def _not_run(self, module: str) -> _Cut:
         ancestor: str | None = module
         while ancestor is not None and ancestor not in self._first_call:
-            if (self._parents.get(ancestor), self._types[ancestor]) in self._siblings_that_ran and _is_numbered(
-                ancestor
+            if (
+                _is_one_of_many(ancestor)
+                and (self._parents.get(ancestor), self._types[ancestor]) in self._kinds_that_ran
             ):
-                return _Cut(
-                    Severity.INFO,
-                    None,
-                    "It was not chosen for this batch; others of its kind were (a mixture of experts, layers dropped at random).",
-                    ("Nothing, if that is meant. Otherwise record a larger batch.",),
-                )
+                return _NOT_CHOSEN
             ancestor = self._parents.get(ancestor)
-        return _Cut(
-            Severity.WARNING,
-            None,
-            "Its module never ran in this pass.",
-            ("Call it in forward(), or remove it.", "If it is meant, freeze it: requires_grad_(False)."),
-        )
+        return _NEVER_RAN
 
-    def _cuts(self, call: Call) -> bool:
-        """A gradient could enter the call, but cannot come out of it, and it is not a caller of such a call alone."""
-        wants = call.input_requires_grad or call.module in self._trainable
-        if not (wants and call.finished) or call.output_requires_grad:
-            return False
-        if not self._recording.select(SignalKind.ACTIVATION, depth=call.depth):
-            return False
-        return not any(self._cuts(self._recording.calls[child]) for child in self._recording.children(call.depth))
+    def _find_cutting_calls(self) -> list[int]:
+        """Depths of the innermost calls that a gradient could enter, but not leave."""
+        trainable = {parameter.module for parameter in self._recording.parameters if parameter.requires_grad}
+        returning = {signal.depth for signal in self._recording.select(SignalKind.ACTIVATION)}
+        found: list[int] = []
+        callers_of_found: set[int] = set()
+        for call in reversed(self._recording.calls):
+            wants = call.finished and (call.input_requires_grad or call.module in trainable)
+            cuts = wants and not call.output_requires_grad and call.depth in returning
+            if cuts and call.depth not in callers_of_found:
+                found.append(call.depth)
+            if cuts or call.depth in callers_of_found:
+                callers_of_found.add(call.parent)
+        return found[::-1]
 
     def _cut_at(self, call: Call) -> _Cut:
-        name = f"'{call.module}' ({call.module_type})" if call.module else f"the model's forward ({call.module_type})"
         if not call.grad_enabled:
-            cause = f"{name} ran with gradients off."
-            remedies = ("Remove torch.no_grad(), inference_mode() or set_grad_enabled(False) around the call.",)
+            while call.parent >= 0 and not self._recording.calls[call.parent].grad_enabled:
+                call = self._recording.calls[call.parent]
+            cause = f"{named(call)} ran with gradients off."
+            remedy = "Remove torch.no_grad(), inference_mode() or set_grad_enabled(False) around the call."
         elif not call.output_is_floating:
-            cause = f"{name} returns integers (argmax, rounding, sampling), which have no gradient."
-            remedies = (
-                "Use a differentiable stand-in: softmax instead of argmax, a straight-through estimator, Gumbel-softmax.",
-            )
+            cause = f"{named(call)} returns integers (argmax, rounding, sampling), which have no gradient."
+            remedy = "Use a differentiable stand-in: softmax instead of argmax, a straight-through estimator, Gumbel-softmax."
         else:
-            cause = f"Inside {name} the graph is cut: detach(), .data, .item(), no_grad(), or a new tensor made from the values."
-            remedies = (f"Look for detach() and its kin in {name}'s forward, and remove it.",)
-        return _Cut(Severity.ERROR, call.module, cause, (*remedies, "If it is meant, freeze what is before it."))
+            cause = (
+                f"Inside {named(call)} the graph is cut: detach(), .data, .item(), no_grad(), or a new tensor made from the "
+                "values."
+            )
+            remedy = f"Look for detach() and its kin in the forward of {named(call)}, and remove it."
+        return _Cut(Severity.ERROR, (call.module,), cause, (remedy, _FREEZE))
 
+    def _cut_behind(self, call: Call) -> _Cut | None:
+        """A cut in the caller's forward: the next call reads a tensor of the same shape that needs no gradient."""
+        while call.parent >= 0:
+            following = self._flow.next_siblings[call.depth]
+            if following >= 0:
+                return self._cut_between(call, self._recording.calls[following])
+            call = self._recording.calls[call.parent]
+        return None
 
-def _is_numbered(name: str) -> bool:
-    return name.rpartition(".")[2].isdigit()
+    def _cut_between(self, call: Call, reader: Call) -> _Cut | None:
+        made = {s.shape for s in self._recording.select(SignalKind.ACTIVATION, depth=call.depth)}
+        is_fresh = any(
+            signal.shape in made
+            and self._flow.first_reader(signal.tensor) == reader.depth
+            and signal.tensor not in self._flow.producers
+            for signal in self._recording.select(SignalKind.INPUT, depth=reader.depth)
+        )
+        if reader.input_requires_grad or not is_fresh or not call.output_requires_grad or not reader.grad_enabled:
+            return None
+        caller = self._recording.calls[call.parent]
+        return _Cut(
+            Severity.ERROR,
+            (caller.module, call.module, reader.module),
+            f"Between {named(call)} and {named(reader)}, in the forward of {named(caller)}, the graph is cut: detach(), "
+            ".data, .item(), no_grad(), or a new tensor made from the values.",
+            (f"Look for detach() and its kin in the forward of {named(caller)}, and remove it.", _FREEZE),
+        )

@@ -1,0 +1,267 @@
+"""Why a gradient becomes exactly zero at one place, as far as a recording can tell."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import Enum
+
+from headwater.analysis.dataflow import Dataflow
+from headwater.analysis.gain import cotangent, decades, norm_ratio
+from headwater.analysis.zero_origins import ZeroOrigin
+from headwater.recording import Call, Recording, Signal, SignalKind, TensorStats
+
+SOFTMAX = ("Softmax", "LogSoftmax", "Softmin")
+_PLATEAUS = ("Sigmoid", "LogSigmoid", "Tanh", "Hardtanh", "Hardsigmoid", "Softsign", *SOFTMAX)
+_RECTIFIERS = ("ReLU", "ReLU6", "Threshold")
+# The smallest number above zero, relative to a gradient near one at the output, is 1e-45 (1e-7 in float16).
+_UNDERFLOW_DECADES = {"float16": -5.0}
+_USUAL_UNDERFLOW_DECADES = -30.0
+
+
+class Kind(Enum):
+    """What a zero gradient means for training."""
+
+    FAULT = "it stays zero"
+    HEALS = "it is gone after one optimiser step"
+    DESIGN = "it is meant"
+    DROPPED = "it is meant for this pass, where the gradient has another way"
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """Why the gradient is zero, and what to do about it."""
+
+    kind: Kind
+    text: str
+    remedies: tuple[str, ...]
+
+
+class Explainer:
+    """Explains the places of one recording; what they share is looked up once."""
+
+    def __init__(self, recording: Recording, flow: Dataflow) -> None:
+        self._recording = recording
+        self._flow = flow
+        self._reference = cotangent(recording)
+        self._outputs = {t for depth in recording.children(-1) for t in flow.outputs[depth]}
+        self.zero_weights = _zero_weights(recording)
+        self._around_zero_weights = {
+            name: weight for module, weight in self.zero_weights.items() for name in _self_and_ancestors(module)
+        }
+        self._zero_children: dict[int, list[Call]] = {}
+        self._smallest_gain = min(self._gains(), default=0.0)
+
+    def cause(self, origin: ZeroOrigin) -> Cause:
+        """The first explanation that the recording bears out."""
+        call = self._recording.calls[origin.depth]
+        found = self._between(call) if origin.is_after else self._at(call)
+        return next((cause for cause in found if cause is not None), _UNKNOWN)
+
+    def _at(self, call: Call) -> Iterator[Cause | None]:
+        output = self._output(call.depth)
+        yield _ONE_UNIT if call.module_type in SOFTMAX and output and _is_constant_softmax(output) else None
+        yield _from_weight(self.zero_weights.get(call.module))
+        yield _DROPPED if "Drop" in call.module_type or "StochasticDepth" in call.module_type else None
+        yield _ALL_OFF if call.module_type in _RECTIFIERS else None
+        yield self._plateau(call)
+        yield _ONE_ELEMENT if "Norm" in call.module_type and output and output.stats.is_zero else None
+        gain = decades(norm_ratio(self._gradient(call.depth), self._reference))
+        yield self._underflow(gain, "" if output is None else output.dtype)
+
+    def _between(self, call: Call) -> Iterator[Cause | None]:
+        output = self._output(call.depth)
+        yield _LOSS_IGNORES if self._outputs.intersection(self._flow.outputs[call.depth]) else None
+        caller = self._recording.calls[call.parent] if call.parent >= 0 else None
+        yield _from_weight(self.zero_weights.get(caller.module)) if caller is not None else None
+        yield from (self._from_gate(gate) for gate in self._gates(call.parent) if gate.depth != call.depth)
+        yield _NOT_CHOSEN if self._another_was_chosen(call) else None
+        yield _ANOTHER_RUN if not call.input_requires_grad and self._another_run_trains(call) else None
+        if output is not None:
+            returned = self._output(call.parent) if call.parent >= 0 else None
+            yield _ONE_UNIT if returned and returned.shape == output.shape and _is_constant_softmax(returned) else None
+            yield _ALL_OFF if _is_never_positive(output.stats) else None
+            yield self._underflow(self._smallest_gain, output.dtype)
+
+    def _plateau(self, call: Call) -> Cause | None:
+        if call.module_type not in _PLATEAUS:
+            return None
+        at_output = bool(self._outputs.intersection(self._flow.outputs[call.depth]))
+        # Random cotangents ask of a confident output what a loss need not ask.
+        return _CONFIDENT if at_output and self._recording.context.cotangent == "random" else _SATURATED
+
+    def _from_gate(self, gate: Call) -> Cause:
+        name = gate.module.rpartition(".")[2]  # not the whole path: one finding for the gates of all blocks
+        return _from_weight(self._around_zero_weights.get(gate.module), f" of its gate '{name}'") or Cause(
+            Kind.FAULT,
+            f"It is multiplied by the output of '{name}' beside it, which is all zeros.",
+            ("Look at why that gate is closed for the whole batch.",),
+        )
+
+    def _gates(self, parent: int) -> list[Call]:
+        """Calls of the same caller that return zeros only, and get a gradient for it."""
+        if parent not in self._zero_children:
+            self._zero_children[parent] = [
+                self._recording.calls[child]
+                for child in self._recording.children(parent)
+                if (output := self._output(child)) is not None and output.stats.is_zero and self._gets_some(child)
+            ]
+        return self._zero_children[parent]
+
+    def _another_was_chosen(self, call: Call) -> bool:
+        """Whether a call like this one, or like a caller of it that gets nothing either, reads the same and gets some."""
+        while call.parent >= 0 and not self._gets_some(call.depth):
+            readers = {depth for tensor in self._flow.inputs[call.depth] for depth in self._flow.readers[tensor]}
+            others = (self._recording.calls[depth] for depth in readers if self._gets_some(depth))
+            if any(o.parent == call.parent and o.module_type == call.module_type for o in others):
+                return True
+            call = self._recording.calls[call.parent]
+        return False
+
+    def _gets_some(self, depth: int) -> bool:
+        gradient = self._gradient(depth)
+        return gradient is not None and not gradient.is_zero
+
+    def _another_run_trains(self, call: Call) -> bool:
+        """Whether another call of the same module gets a gradient: its parameters lose nothing here."""
+        gradients = self._recording.select(SignalKind.ACTIVATION_GRADIENT, module=call.module)
+        return any(not signal.stats.is_zero for signal in gradients)
+
+    def _underflow(self, gain_decades: float, dtype: str) -> Cause | None:
+        bound = _UNDERFLOW_DECADES.get(dtype, _USUAL_UNDERFLOW_DECADES)
+        return _UNDERFLOW if gain_decades <= bound else None
+
+    def _gains(self) -> Iterator[float]:
+        for signal in self._recording.select(SignalKind.ACTIVATION_GRADIENT):
+            gain = decades(norm_ratio(signal.stats, self._reference))
+            if math.isfinite(gain):
+                yield gain
+
+    def _output(self, depth: int) -> Signal | None:
+        return next(iter(self._recording.select(SignalKind.ACTIVATION, depth=depth)), None)
+
+    def _gradient(self, depth: int) -> TensorStats | None:
+        return self._recording.signal(SignalKind.ACTIVATION_GRADIENT, depth)
+
+
+@dataclass(frozen=True, slots=True)
+class ZeroWeight:
+    """A parameter that is all zeros, and whether it gets a gradient that will change that."""
+
+    item: str
+    heals: bool
+
+
+def _zero_weights(recording: Recording) -> Mapping[str, ZeroWeight]:
+    """By the module that uses it: its owner, or the nearest caller around an owner that never ran itself."""
+    called = {call.module for call in recording.calls}
+    moving = {s.parameter for s in recording.select(SignalKind.WEIGHT_GRADIENT) if not s.stats.is_zero}
+    found: dict[str, ZeroWeight] = {}
+    for signal in recording.select(SignalKind.WEIGHT):
+        if not signal.stats.is_zero or signal.item.endswith("bias"):
+            continue
+        module = next((name for name in _self_and_ancestors(signal.module) if name in called), signal.module)
+        weight = ZeroWeight(signal.item, signal.parameter in moving)
+        found[module] = weight if weight.heals else found.get(module, weight)
+    return found
+
+
+def _self_and_ancestors(module: str) -> Iterator[str]:
+    yield module
+    while module:
+        module = module.rpartition(".")[0]
+        yield module
+
+
+def _from_weight(weight: ZeroWeight | None, of_module: str = "") -> Cause | None:
+    if weight is None:
+        return None
+    text = f"The parameter '{weight.item}'{of_module} is all zeros"
+    if not weight.heals:
+        initialise = "Initialise it, and let it require a gradient: nn.init.xavier_normal_(weight)."
+        return Cause(Kind.FAULT, f"{text}, and gets no gradient itself, so it stays so.", (initialise,))
+    return Cause(
+        Kind.HEALS,
+        f"{text}, but gets a gradient itself: after one step it is zero no more, and the gradient passes.",
+        (
+            "Leave it if it is meant (ReZero, zero-gamma, LoRA); otherwise initialise it: nn.init.xavier_normal_(weight).",
+        ),
+    )
+
+
+def _is_constant_softmax(output: Signal) -> bool:
+    """Ones only, or their logarithms."""
+    stats = output.stats
+    return stats.numel > 0 and (stats.is_zero or (stats.mean == 1.0 and stats.max_abs == 1.0))
+
+
+def _is_never_positive(stats: TensorStats) -> bool:
+    return stats.sum < 0.0 and math.isclose(-stats.sum, stats.sum_abs, rel_tol=1e-6)
+
+
+_ONE_UNIT = Cause(
+    Kind.FAULT,
+    "A softmax over a single unit is 1 whatever its input.",
+    (
+        "Use a sigmoid (with nn.BCEWithLogitsLoss on the raw output) for one unit, or two units for two classes.",
+        "If another dimension holds the classes, name it: nn.Softmax(dim=...).",
+    ),
+)
+_ALL_OFF = Cause(
+    Kind.FAULT,
+    "Every unit of the rectifier is off for every sample: no pre-activation is positive.",
+    (
+        "Look at the bias and the scale of the layer before it: a large negative bias or too large a step does this.",
+        "Use a rectifier with a slope on both sides: nn.LeakyReLU, nn.GELU, nn.SiLU.",
+    ),
+)
+_SATURATED = Cause(
+    Kind.FAULT,
+    "Its input is so large that the derivative is rounded to exactly zero.",
+    ("Scale or normalise the input; initialise the layer before it smaller.",),
+)
+_CONFIDENT = Cause(
+    Kind.DESIGN,
+    "The output is so certain of everything that its derivative is rounded to exactly zero.",
+    ("Give the loss and the targets, to see whether they ask for a change.", "Let the loss take the raw output."),
+)
+_ONE_ELEMENT = Cause(
+    Kind.FAULT,
+    "It normalises over a single element, or a constant: what is left is zero whatever the input.",
+    ("Normalise over more than one element: more features per group, more positions, or a larger batch.",),
+)
+_DROPPED = Cause(
+    Kind.DROPPED,
+    "It was dropped at random in this pass.",
+    ("Nothing, if that is meant: other passes train it.",),
+)
+_LOSS_IGNORES = Cause(
+    Kind.DESIGN,
+    "It is an output of the model, and the loss has no slope there (it is multiplied by zero, or masked).",
+    ("Nothing, if that is meant.",),
+)
+_NOT_CHOSEN = Cause(
+    Kind.DESIGN,
+    "It is masked out: others of its kind that read the same input get a gradient (experts that were not chosen, the query "
+    "and key of an attention over one position).",
+    ("Nothing, if that is meant. Otherwise look at the gates or weights it is multiplied by.",),
+)
+_ANOTHER_RUN = Cause(
+    Kind.DESIGN,
+    "What it returned in this run is masked or cut away (an embedding of padding); other runs of it get a gradient.",
+    ("Nothing, if that is meant.",),
+)
+_UNDERFLOW = Cause(
+    Kind.FAULT,
+    "The gradient has become smaller than the smallest number of its dtype.",
+    ("Repair the vanishing gradient behind it first (HW101).",),
+)
+_UNKNOWN = Cause(
+    Kind.FAULT,
+    "The derivative of what is computed there is zero: rounding, a sign, a clamp out of its range, a product with zero.",
+    (
+        "Look at what it is multiplied by: a mask, a gate or a scale that is zero.",
+        "Use a differentiable stand-in for steps: a straight-through estimator instead of round or sign.",
+    ),
+)

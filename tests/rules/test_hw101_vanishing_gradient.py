@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from headwater.findings import NotApplicable, Severity
+from headwater.recording import Context, RecordingBuilder
+from headwater.rules import VanishingGradient
+from tests.rules.conclusions import assert_well_said, the_finding
+from tests.rules.recordings import Step, activation, chain, layers, of_norm
+
+RULE = VanishingGradient()
+
+
+def _sigmoids(num_layers):
+    return chain(layers(num_layers, "Sigmoid", gain=0.2, weight_gain=0.8))
+
+
+@pytest.mark.parametrize(
+    ("lost_decades", "severity"),
+    [
+        (1.9, None),
+        (2.1, Severity.INFO),
+        (2.9, Severity.INFO),
+        (3.1, Severity.WARNING),
+        (7.4, Severity.WARNING),
+        (7.6, Severity.ERROR),
+        (300.0, Severity.ERROR),
+    ],
+)
+def test_the_severity_follows_the_decades_lost(lost_decades, severity):
+    recording = chain([Step(), activation("Tanh", 10**-lost_decades), Step()])
+    assert [finding.severity for finding in RULE.check(recording)] == ([] if severity is None else [severity])
+
+
+@given(cotangent=st.floats(1e-12, 1e12), gain=st.floats(0.05, 2.0))
+def test_only_what_is_lost_on_the_way_counts_not_how_little_there_is(cotangent, gain):
+    def verdict(norm):
+        return [f.severity for f in RULE.check(chain(layers(5, "Tanh", gain), cotangent=norm))]
+
+    assert verdict(cotangent) == verdict(1.0)
+
+
+def test_a_sigmoid_network_is_told_that_its_sigmoids_do_it():
+    finding = the_finding(_sigmoids(20), RULE)
+    assert finding.severity is Severity.ERROR
+    assert finding.modules == ("0",)
+    assert finding.cause == (
+        "The derivative of Sigmoid is small: 19 Sigmoid calls cost 13.3, 19 Linear calls cost 1.8 decades."
+    )
+    assert finding.evidence["lost_decades"] == pytest.approx(15.1, abs=0.1)
+    assert finding.evidence["factor_per_layer"] == pytest.approx(0.16)
+    assert "Replace Sigmoid" in finding.remedies[0]
+    assert "x + block(x)" in finding.remedies[1]
+    assert_well_said([finding])
+
+
+def test_a_rectified_network_with_small_weights_is_told_to_initialise():
+    finding = the_finding(chain(layers(34, "ReLU", gain=0.7)), RULE)
+    assert finding.severity is Severity.WARNING
+    assert finding.cause.startswith(
+        "The weights are too small to make up for what the activations cut off: 33 ReLU calls"
+    )
+    assert "kaiming" in finding.remedies[0]
+    assert_well_said([finding])
+
+
+def test_one_call_that_loses_it_all_is_named():
+    steps = [Step(), activation("Tanh"), Step(), activation("Scale", 1e-6), Step(), activation("Tanh"), Step()]
+    finding = the_finding(chain(steps), RULE)
+    assert finding.modules == ("0", "3")
+    assert "'3'" in finding.remedies[0]
+
+
+def test_large_weights_do_not_hide_the_norm_that_takes_it_all_back():
+    steps = [step for _ in range(8) for step in (Step(gain=3.0), activation("LayerNorm", 0.1))]
+    finding = the_finding(chain([*steps, Step()]), RULE)
+    assert finding.cause == (
+        "LayerNorm divides by the deviation of a large signal: 8 LayerNorm calls cost 8.0 decades; "
+        "8 Linear calls give 3.3 back."
+    )
+
+
+def test_the_weight_gradients_are_not_asked():
+    steps = [Step(weight_gradient=of_norm(1e-9)) for _ in range(5)]
+    assert RULE.check(chain(steps)) == []
+    flat = [Step(gain=0.05, weight_gradient=of_norm(1.0)) for _ in range(5)]
+    assert the_finding(chain(flat), RULE).severity is Severity.WARNING
+
+
+def test_an_exactly_zero_gradient_is_another_rules():
+    assert RULE.check(chain([Step(), activation("ReLU", 0.0), Step()])) == []
+
+
+def test_what_is_not_zero_behind_a_zero_is_still_judged():
+    steps = [Step(), activation("ReLU", 0.0), *layers(20, "Sigmoid", 0.1)]
+    assert the_finding(chain(steps), RULE).modules == ("2",)
+
+
+def test_without_a_backward_pass_it_does_not_apply():
+    builder = RecordingBuilder()
+    builder.add_call(builder.add_module("", "Linear"))
+    assert isinstance(RULE.check(builder.build(Context())), NotApplicable)
+
+
+def test_the_thresholds_are_the_callers():
+    recording = chain(layers(4, "Tanh", 0.1))
+    assert VanishingGradient(warning_decades=2.5).check(recording)[0].severity is Severity.WARNING
+    assert VanishingGradient(info_decades=4.0, warning_decades=5.0).check(recording) == []

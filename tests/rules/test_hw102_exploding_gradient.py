@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from headwater.findings import NotApplicable, Severity
+from headwater.recording import Context, RecordingBuilder, SignalKind, TensorStats
+from headwater.rules import ExplodingGradient
+from tests.rules.conclusions import assert_well_said, the_finding
+from tests.rules.recordings import Step, activation, chain, changed, layers, of_norm
+
+RULE = ExplodingGradient()
+
+
+@pytest.mark.parametrize(
+    ("grown_decades", "severity"),
+    [(2.9, None), (3.1, Severity.WARNING), (4.7, Severity.WARNING), (4.9, Severity.ERROR)],
+)
+def test_the_severity_follows_the_decades_grown(grown_decades, severity):
+    recording = chain([Step(), *[Step(gain=10 ** (grown_decades / 3)) for _ in range(3)]])
+    assert [finding.severity for finding in RULE.check(recording)] == ([] if severity is None else [severity])
+
+
+def test_growth_over_layers_names_the_first_layer_and_what_multiplies():
+    finding = the_finding(chain(layers(20, "Tanh", gain=0.9, weight_gain=2.5)), RULE)
+    assert finding.modules == ("0",)
+    assert "'Linear' calls" in finding.cause
+    assert finding.evidence["factor_per_layer"] == pytest.approx(2.25)
+    assert_well_said([finding])
+
+
+@pytest.mark.parametrize("gain", [1e4, 1e12])
+def test_one_call_that_multiplies_is_named(gain):
+    steps = [Step(), activation("Normalize", gain), Step()]
+    finding = the_finding(chain(steps), RULE)
+    assert finding.severity is Severity.ERROR
+    assert finding.modules == ("1",)
+    assert_well_said([finding])
+
+
+def test_several_calls_that_multiply_are_one_finding_and_the_worst_comes_first():
+    steps = [Step(), activation("Normalize", 1e5), Step(), activation("Normalize", 1e9), Step()]
+    assert the_finding(chain(steps), RULE).modules == ("3", "1")
+
+
+def test_a_gain_that_only_makes_up_for_a_loss_is_nothing():
+    steps = [Step(), activation("LayerNorm", 1e5), Step(), activation("Scale", 1e-5), Step()]
+    assert RULE.check(chain(steps)) == []
+
+
+def test_a_gain_that_reaches_no_layer_is_only_worth_knowing():
+    """A learned token that starts at zero, added before the first normalisation, as in DeiT."""
+    builder = RecordingBuilder()
+    root = builder.add_module("", "Model", is_leaf=False)
+    patch, norm = (builder.add_module(name, kind, parent=root) for name, kind in (("p", "Conv2d"), ("n", "LayerNorm")))
+    builder.add_parameter(root, "token")
+    for module, name in ((patch, "p.weight"), (norm, "n.weight")):
+        builder.add_parameter(module, name)
+    top = builder.add_call(root)
+    builder.add_signal(root, SignalKind.ACTIVATION_GRADIENT, of_norm(1.0), depth=top)
+    first, second = (builder.add_call(module, parent=top) for module in (patch, norm))
+    builder.add_signal(patch, SignalKind.ACTIVATION_GRADIENT, of_norm(1.0), depth=first)
+    builder.add_signal(norm, SignalKind.ACTIVATION_GRADIENT, of_norm(1.0), depth=second)
+    builder.add_signal(norm, SignalKind.INPUT_GRADIENT, of_norm(1e6), depth=second)
+    finding = the_finding(builder.build(), RULE)
+    assert finding.severity is Severity.INFO
+    assert_well_said([finding])
+
+
+def test_a_loss_inside_the_model_is_no_call_that_multiplies():
+    builder = RecordingBuilder()
+    root = builder.add_module("", "Model", is_leaf=False)
+    head, loss = (builder.add_module(name, kind, parent=root) for name, kind in (("h", "Linear"), ("l", "MSELoss")))
+    builder.add_parameter(head, "h.weight")
+    top = builder.add_call(root)
+    first, second = (builder.add_call(module, parent=top) for module in (head, loss))
+    builder.add_signal(head, SignalKind.ACTIVATION_GRADIENT, of_norm(1e9), depth=first)
+    builder.add_signal(loss, SignalKind.INPUT_GRADIENT, of_norm(1e9), depth=second)
+    builder.add_signal(loss, SignalKind.ACTIVATION, of_norm(1.0, 1), depth=second, shape=())
+    builder.add_signal(loss, SignalKind.ACTIVATION_GRADIENT, of_norm(1.0, 1), depth=second, shape=())
+    assert RULE.check(builder.build()) == []
+
+
+def test_what_is_not_finite_is_another_rules():
+    recording = chain(layers(20, "Tanh", gain=1.0, weight_gain=2.5))
+    overflown = TensorStats.from_values([math.inf, 1.0])
+    stats_of = lambda s: overflown if (s.kind, s.depth) == ("input_gradient", 2) else s.stats  # noqa: E731
+    assert RULE.check(changed(recording, stats_of)) == []
+
+
+def test_without_a_backward_pass_it_does_not_apply():
+    assert isinstance(RULE.check(RecordingBuilder().build(Context())), NotApplicable)

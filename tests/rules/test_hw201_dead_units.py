@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from headwater.findings import NotApplicable, Severity
+from headwater.recording import RecordingBuilder, SignalKind, TensorStats
+from headwater.rules import DeadUnits
+from tests.rules.conclusions import assert_well_said, the_finding
+
+RULE = DeadUnits()
+
+
+def _rectifier(*preactivations):
+    """A recording of rectifier calls with these pre-activations, arrays of shape (samples, units)."""
+    builder = RecordingBuilder()
+    for index, values in enumerate(preactivations):
+        module = builder.add_module(str(index), "ReLU")
+        depth = builder.add_call(module)
+        output = TensorStats.from_values(np.maximum(values, 0.0).ravel().tolist())
+        builder.add_signal(module, SignalKind.ACTIVATION, output, depth=depth)
+        builder.add_units(depth, len(values), values.min(axis=0), values.max(axis=0))
+    return builder.build()
+
+
+def _gaussian(num_samples, num_units, *, correlation=0.0, seed=0):
+    """Pre-activations of a He-initialised layer: samples that are correlated share a part of them."""
+    generator = np.random.default_rng(seed)
+    shared = generator.standard_normal((1, num_units))
+    own = generator.standard_normal((num_samples, num_units))
+    return math.sqrt(correlation) * shared + math.sqrt(1.0 - correlation) * own
+
+
+def test_units_far_below_zero_are_counted_exactly():
+    values = _gaussian(64, 8)
+    values[:, [1, 2, 5, 7]] -= 100.0
+    finding = the_finding(_rectifier(values), RULE)
+    assert finding.severity is Severity.WARNING
+    assert finding.message.startswith("4 of 8 units of '0' (ReLU) are off for all 64 samples")
+    assert (finding.evidence["num_dead"], finding.evidence["num_units"]) == (4, 8)
+    assert_well_said([finding])
+
+
+@pytest.mark.parametrize("num_dead", [1, 4, 62])
+def test_the_scale_is_that_of_the_units_that_live_however_few(num_dead):
+    values = _gaussian(200, 64) * 1e-6
+    values[:, :num_dead] -= 1e-5
+    assert the_finding(_rectifier(values), RULE).evidence["num_dead"] == num_dead
+
+
+def test_a_layer_with_no_unit_alive_is_an_error():
+    finding = the_finding(_rectifier(_gaussian(64, 8) - 100.0), RULE)
+    assert finding.severity is Severity.ERROR
+    assert finding.evidence["num_dead"] == 8
+    assert "no gradient passes" in finding.message
+
+
+@given(correlation=st.floats(0.0, 0.999), num_samples=st.sampled_from([32, 128]), seed=st.integers(0, 10_000))
+def test_a_deep_healthy_network_has_correlated_samples_and_is_no_alarm(correlation, num_samples, seed):
+    values = _gaussian(num_samples, 128, correlation=correlation, seed=seed)
+    # 25 % of the units more off than on is far beyond what a fair coin does to 128.
+    assert RULE.check(_rectifier(values)) == []
+
+
+def test_half_of_the_units_can_be_off_for_the_whole_batch_in_a_healthy_network():
+    values = _gaussian(64, 512, correlation=0.999)
+    assert np.mean(values.max(axis=0) <= 0.0) > 0.4
+    assert RULE.check(_rectifier(values)) == []
+
+
+def test_far_more_units_off_than_on_are_an_alarm_although_none_is_far_below():
+    values = _gaussian(64, 128, correlation=0.9)
+    values[:, :100] = -np.abs(values[:, :100])
+    finding = the_finding(_rectifier(values), RULE)
+    assert finding.severity is Severity.WARNING
+    assert 100 <= int(finding.evidence["num_dead"]) == finding.evidence["num_off"]
+
+
+def test_several_layers_are_one_finding_for_each_severity():
+    dead, sick, healthy = _gaussian(64, 8) - 100.0, _gaussian(64, 8), _gaussian(64, 8)
+    sick[:, 0] -= 100.0
+    first, second = RULE.check(_rectifier(sick, dead, healthy, sick))
+    assert (first.severity, first.modules) == (Severity.ERROR, ("1",))
+    assert (second.severity, second.modules) == (Severity.WARNING, ("0", "3"))
+    assert_well_said([first, second])
+
+
+def test_too_few_samples_say_nothing():
+    verdict = RULE.check(_rectifier(_gaussian(31, 8) - 100.0))
+    assert verdict == NotApplicable(
+        "at most 31 entries per unit: pass a batch of at least 32 samples to tell a dead unit from one that is off by chance"
+    )
+
+
+def test_without_a_rectifier_it_does_not_apply():
+    assert isinstance(RULE.check(RecordingBuilder().build()), NotApplicable)

@@ -1,0 +1,183 @@
+from __future__ import annotations
+
+import pytest
+
+from headwater.findings import NotApplicable, Severity
+from headwater.recording import Context, RecordingBuilder, SignalKind
+from headwater.rules import UnreachedParameter
+from tests.rules.conclusions import assert_well_said, findings, the_finding
+from tests.rules.recordings import LOSS, Step, chain, of_norm
+
+RULE = UnreachedParameter()
+
+
+class _Model:
+    """Modules under a root, each added with the flags of its call (None: it never ran)."""
+
+    def __init__(self):
+        self.builder = RecordingBuilder()
+        self.root = self.builder.add_module("", "Model", is_leaf=False)
+        self.top = self.builder.add_call(self.root)
+
+    def module(self, name, type="Linear", *, reached=True, trains=True, parent=None, **flags):
+        module = self.silent(name, type, parent=parent)
+        depth = self.builder.add_call(module, parent=self.top, **{"input_requires_grad": True, **flags})
+        read = self.builder.add_signal(module, SignalKind.INPUT, of_norm(1.0), depth=depth, shape=(2, 2))
+        made = self.builder.add_signal(module, SignalKind.ACTIVATION, of_norm(1.0), depth=depth, shape=(2, 2))
+        if trains is not None:
+            self.parameter(module, f"{name}.weight", reached=reached, trains=trains)
+        return read, made
+
+    def silent(self, name, type="Linear", *, parent=None, trains=None):
+        module = self.builder.add_module(name, type, parent=self.root if parent is None else parent)
+        if trains is not None:
+            self.parameter(module, f"{name}.weight", reached=False, trains=trains)
+        return module
+
+    def parameter(self, module, name, *, reached, trains=True):
+        self.builder.add_parameter(module, name, requires_grad=trains, received_gradient=reached)
+
+    def build(self, context=LOSS):
+        return self.builder.build(context)
+
+
+def _cut_at(name, type="Tanh", **flags):
+    model = _Model()
+    model.module("first", reached=False, input_requires_grad=False)
+    model.module(name, type, trains=None, output_requires_grad=False, **flags)
+    model.module("last", input_requires_grad=False)
+    return model.build()
+
+
+def test_everything_reached_is_fine():
+    model = _Model()
+    model.module("a")
+    assert RULE.check(model.build()) == []
+
+
+def test_a_frozen_parameter_is_not_asked_for():
+    model = _Model()
+    model.module("a", reached=False, trains=False)
+    model.module("b")
+    assert RULE.check(model.build()) == []
+
+
+def test_a_module_that_never_ran_is_a_warning():
+    model = _Model()
+    model.module("a")
+    model.silent("forgotten", trains=True)
+    finding = the_finding(model.build(), RULE)
+    assert (finding.severity, finding.modules) == (Severity.WARNING, ("forgotten",))
+    assert "never ran" in finding.cause
+    assert_well_said([finding])
+
+
+@pytest.mark.parametrize("name", ["experts.{}", "experts.expert_{}"])
+def test_an_expert_that_was_not_chosen_is_only_worth_knowing(name):
+    model = _Model()
+    experts = model.silent("experts", "ModuleList")
+    model.module(name.format(0), "Expert", parent=experts)
+    for index in (1, 2):
+        expert = model.silent(name.format(index), "Expert", parent=experts)
+        model.silent(f"{name.format(index)}.fc", parent=expert, trains=True)
+    finding = the_finding(model.build(), RULE)
+    assert finding.severity is Severity.INFO
+    assert finding.modules == (f"{name.format(1)}.fc", f"{name.format(2)}.fc")
+
+
+def test_the_cutting_call_is_the_culprit_and_comes_first():
+    finding = the_finding(_cut_at("cut"), RULE)
+    assert (finding.severity, finding.modules) == (Severity.ERROR, ("cut", "first"))
+    assert "detach()" in finding.cause
+    assert_well_said([finding])
+
+
+def test_integers_are_told_from_a_detached_tensor():
+    assert "argmax" in the_finding(_cut_at("choose", "ArgMax", output_is_floating=False), RULE).cause
+
+
+def test_of_an_island_without_gradients_the_outermost_call_is_named():
+    model = _Model()
+    builder = model.builder
+    encoder, inner = model.silent("encoder", "Encoder"), model.silent("encoder.fc")
+    model.parameter(inner, "encoder.fc.weight", reached=False)
+    caller = model.top
+    for module in (encoder, inner):
+        caller = builder.add_call(module, parent=caller, grad_enabled=False, output_requires_grad=False)
+        builder.add_signal(module, SignalKind.ACTIVATION, of_norm(1.0), depth=caller)
+    model.module("head", input_requires_grad=False)
+    finding = the_finding(model.build(), RULE)
+    assert finding.modules == ("encoder", "encoder.fc")
+    assert "gradients off" in finding.cause
+
+
+def test_a_caller_of_the_cutting_call_is_not_blamed():
+    model = _Model()
+    outer = model.silent("outer", "Sequential")
+    caller = model.builder.add_call(outer, parent=model.top, input_requires_grad=True, output_requires_grad=False)
+    model.builder.add_signal(outer, SignalKind.ACTIVATION, of_norm(1.0), depth=caller)
+    model.top = caller
+    model.module("outer.first", reached=False, parent=outer)
+    model.module("outer.cut", "Tanh", parent=outer, trains=None, output_requires_grad=False)
+    assert the_finding(model.build(), RULE).modules == ("outer.cut", "outer.first")
+
+
+def test_a_cut_in_the_callers_own_forward_is_placed_between_two_modules():
+    model = _Model()
+    model.module("first", reached=False, input_requires_grad=False)
+    model.module("second", input_requires_grad=False)
+    finding = the_finding(model.build(), RULE)
+    assert (finding.severity, finding.modules) == (Severity.ERROR, ("", "first", "second"))
+    assert "Between 'first' (Linear) and 'second' (Linear)" in finding.cause
+
+
+def test_an_output_that_nobody_uses_is_a_warning():
+    model = _Model()
+    model.module("used")
+    model.module("ignored", reached=False)
+    finding = the_finding(model.build(), RULE)
+    assert (finding.severity, finding.modules) == (Severity.WARNING, ("ignored",))
+    assert "does not depend" in finding.cause
+
+
+def test_a_parameter_that_its_module_does_not_use_is_told_from_a_cut():
+    model = _Model()
+    model.module("cut", "Tanh", trains=None, output_requires_grad=False)
+    module = model.silent("norm")
+    depth = model.builder.add_call(module, parent=model.top)
+    model.builder.add_signal(module, SignalKind.ACTIVATION, of_norm(1.0), depth=depth)
+    for name, reached in (("norm.weight", True), ("norm.spare", False)):
+        model.parameter(module, name, reached=reached)
+    finding = the_finding(model.build(), RULE)
+    assert finding.severity is Severity.WARNING
+    assert "did not use" in finding.cause
+
+
+def test_each_cause_is_one_finding():
+    model = _Model()
+    model.module("used")
+    for index in range(5):
+        model.module(f"ignored_{index}", reached=False)
+    model.silent("forgotten", trains=True)
+    found = findings(model.build(), [RULE])
+    assert [len(finding.modules) for finding in found] == [5, 1]
+    assert "and 2 more" in found[0].message
+    assert_well_said(found)
+
+
+def test_gradients_of_the_users_own_pass_are_enough_to_judge():
+    model = _Model()
+    model.silent("forgotten", trains=True)
+    assert isinstance(RULE.check(model.build(Context())), NotApplicable)
+    assert RULE.check(chain([Step()], context=Context())) == []
+
+
+def test_hundreds_of_nested_callers_are_no_problem():
+    builder = RecordingBuilder()
+    parent = depth = -1
+    for level in range(3_000):
+        parent = builder.add_module("a" * (level > 0) + ".a" * (level - 1), "Sequential", parent=parent)
+        depth = builder.add_call(parent, parent=depth, input_requires_grad=True, output_requires_grad=False)
+        builder.add_signal(parent, SignalKind.ACTIVATION, of_norm(1.0), depth=depth)
+    builder.add_parameter(parent, "w", received_gradient=False)
+    assert the_finding(builder.build(LOSS), RULE).severity is Severity.ERROR
