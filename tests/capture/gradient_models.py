@@ -140,7 +140,39 @@ def recurrent() -> nn.Module:
     )
 
 
+def keeps_an_intermediate() -> nn.Module:
+    """What the inner call made inside is read outside too, past its output: all of it is the outer call's share."""
+    kept: list[Tensor] = []
+
+    def keep(layers: nn.ModuleList, x: Tensor) -> Tensor:
+        kept.append(layers[0](x))
+        return layers[1](kept[-1])
+
+    inner = Lambda(keep, nn.Linear(4, 4), nn.Tanh())
+    return Lambda(lambda layers, x: layers[0](layers[1](x)) * kept.pop() + x, nn.Linear(4, 4), inner)
+
+
+def nested() -> nn.Module:
+    model: nn.Module = block()
+    for level in range(6):
+        if level % 3 == 2:  # several outputs, of which one is not used
+            model = Lambda(lambda layers, x: layers[0](x) + layers[1](x)[0], block(), _Pair(model))
+        else:
+            model = Lambda(lambda layers, x: x + layers[1](layers[0](x)), nn.Linear(4, 4), model)
+    return model
+
+
+class _Pair(nn.Module):
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self.inner(x), x * 2
+
+
 MODELS: list[Callable[[], nn.Module]] = [
     chain, shortcuts, shortcuts_in_modules, doubled_shortcut, concatenated, branches, u_net, reused, two_inputs,
     one_tensor_twice, passes_its_input_on, nested_views, convolutions, transformer, recurrent,
+    nested,
 ]  # fmt: skip

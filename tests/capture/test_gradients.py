@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from headwater.capture import Problem, observe, record
 from headwater.recording import Recording
 from tests.capture.bit_identity import scalar_loss
-from tests.capture.gradient_models import MODELS, chain, shortcuts_in_modules
+from tests.capture.gradient_models import MODELS, chain, keeps_an_intermediate, shortcuts_in_modules
 from tests.capture.hostile_models import Lambda
 from tests.capture.signals import has, signals, stats
 from tests.oracles.gradients import input_gradients, seen_calls, tensors_of
@@ -71,6 +71,12 @@ def test_input_gradients_are_the_calls_own_share(make: Callable[[], nn.Module], 
         assert len(found) == len(expected), (seen.module, seen.call, found, expected)
         for signal, gradient in zip(found, expected, strict=True):
             assert_moments_match(signal.stats, gradient, rtol=1e-12)
+
+
+def test_what_is_read_past_a_childs_output_counts_once() -> None:
+    model, x = keeps_an_intermediate(), torch.randn(5, 4, requires_grad=True)
+    recording = recorded(model, x)
+    assert_moments_match(stats(recording, "input_gradient", ""), x.grad, rtol=1e-12)
 
 
 @EVERY_MODEL

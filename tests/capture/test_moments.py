@@ -6,7 +6,6 @@ import importlib.util
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import numpy as np
 import pytest
@@ -22,11 +21,7 @@ from tests.oracles.moments import assert_moments_match, exact_moments, exact_nor
 
 CHUNK = 1 << 17  # the kernel reads pieces of this size
 SIZES = [0, 1, 2, 3, 7, 8, 9, 255, 2047, 2048, 2049, 4097, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK, 300_000]
-KERNELS: list[Any] = [None]
-if importlib.util.find_spec("numba") is not None:
-    from headwater.capture.fused_moments import fused_moments
-
-    KERNELS.append(fused_moments)
+KERNELS = ["in pieces", "fused"] if importlib.util.find_spec("numba") is not None else ["in pieces"]
 REAL = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 COMPLEX = [torch.complex64, torch.complex128]
 DOUBLE = (torch.float64, torch.complex128)
@@ -48,11 +43,11 @@ def check(tensor: Tensor) -> None:
 
 
 @contextmanager
-def measured_by(kernel: Any) -> Iterator[None]:
-    before = cpu_moments._Kernel.fused
-    cpu_moments._Kernel.fused = kernel
-    yield
-    cpu_moments._Kernel.fused = before
+def measured_by(kernel: str) -> Iterator[None]:
+    with cpu_moments.fused_moments_unloaded():
+        if kernel == "fused":
+            assert cpu_moments.load_fused_moments(at_once=True)
+        yield
 
 
 def normal(*shape: int, dtype: torch.dtype = torch.float32, scale: float = 1.0, seed: int = 0) -> Tensor:
@@ -318,3 +313,13 @@ def test_the_exponents_count_every_finite_element_that_is_not_zero(values: list[
     assert exponents is not None
     assert exponents.total == sum(value != 0 for value in values)
     assert exponents.count_below(bound) == sum(0 < abs(value) < 2.0**bound for value in values)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+def test_memory_that_was_freed_is_refused(dtype: torch.dtype) -> None:
+    """Sharded training frees a parameter's memory between its uses."""
+    tensor = torch.ones(4, dtype=dtype)
+    tensor.untyped_storage().resize_(0)
+    for kernel in KERNELS:
+        with measured_by(kernel), pytest.raises(UnmeasurableError, match="freed"):
+            measure(tensor)

@@ -28,6 +28,7 @@ def assemble(model: nn.Module, observer: PassObserver, weights: WeightWatcher, c
 class _Assembly:
     def __init__(self, model: nn.Module, observer: PassObserver, weights: WeightWatcher, context: Context) -> None:
         self._model = model
+        self._named_modules = list(model.named_modules())
         self._observer = observer
         self._weights = weights
         self._context = context
@@ -53,13 +54,13 @@ class _Assembly:
         )
 
     def _add_modules(self) -> None:
-        for name, module in self._model.named_modules():
+        for name, module in self._named_modules:
             index = self._builder.add_module(
                 name,
                 type(module).__name__,
                 parent=self._index_by_name[name.rpartition(".")[0]] if name else -1,
                 training=module.training,
-                is_leaf=next(module.children(), None) is None,
+                is_leaf=not any(child is not None for child in module._modules.values()),
             )
             self._index_by_name[name] = self._module_indices[id(module)] = index
 
@@ -169,12 +170,12 @@ class _Assembly:
         called = {id(call.module) for call in self._observer.calls}
         inside_script = {
             id(child)
-            for module in self._model.modules()
+            for _, module in self._named_modules
             if torch_internals.is_script_module(module)
             for child in module.modules()
             if child is not module
         }
-        uncalled = [(name, module) for name, module in self._model.named_modules() if id(module) not in called]
+        uncalled = [(name, module) for name, module in self._named_modules if id(module) not in called]
         hidden = [name for name, module in uncalled if id(module) in inside_script]
         added = [name for name, module in uncalled if not self._observer.observes(module)]
         silent = [

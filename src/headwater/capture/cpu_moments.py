@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 import numpy as np
@@ -14,22 +15,27 @@ from torch import Tensor
 from headwater.recording import ExponentHistogram, TensorStats
 from headwater.recording.tensor_stats import scale_exponent_for
 
-# Pieces of 2**15 values stay, with their absolute values, in a core's cache, and below the size from which torch
-# starts its other threads; sums over a piece in float32 lose less than 1e-6.
-_PIECE = 1 << 15
+# A piece and its absolute values, of 2**17 float32 values each, stay in a core's cache, and torch's other threads are
+# worth starting; torch sums in cascades, so that sums over a piece in float32 lose less than 1e-6.
+_PIECE = 1 << 17
 # Where the largest |x| is in this range, no square and no sum of squares over 2**30 values leaves the dtype.
 _SAFE = {torch.float32: (2.0**-40, 2.0**48), torch.float64: (2.0**-400, 2.0**400)}
 _WIDENED = {torch.float16: torch.float32, torch.bfloat16: torch.float32}
 # Loading numba takes most of a second: worth it only to someone who measures much.
 _FUSED_WORTH_LOADING_AFTER = 1 << 24
 
+_MOST_TERMS = 4  # that the fused kernel adds up
+
 _scratch = threading.local()
+
+Moments = tuple[float, float, float, float, int]  # sum, of |x|, of x², largest |x|, zeros
 
 
 class _Kernel:
     """Which implementation measures float32 tensors in this process, and how much it has measured."""
 
-    fused: Callable[[np.ndarray], tuple[float, float, float, float, int]] | None = None
+    fused: Callable[[int, int], Moments] | None = None
+    fused_of_sum: Callable[..., Moments] | None = None  # loaded with the other
     num_measured = 0
 
 
@@ -44,90 +50,88 @@ def load_fused_moments(*, at_once: bool = False) -> bool:
     """
     worth_it = at_once or _Kernel.num_measured >= _FUSED_WORTH_LOADING_AFTER
     if _Kernel.fused is None and worth_it and importlib.util.find_spec("numba") is not None:
-        from headwater.capture.fused_moments import fused_moments
+        from headwater.capture.fused_moments import fused_moments, fused_moments_of_sum
 
-        fused_moments(np.zeros(1, dtype=np.float32))  # compiles now, or loads what was compiled before
-        _Kernel.fused = fused_moments
+        zero = torch.zeros(1).data_ptr()
+        fused_moments(zero, 1)  # compiles now, or loads what was compiled before
+        fused_moments_of_sum(2, zero, zero, zero, zero, 1)
+        _Kernel.fused, _Kernel.fused_of_sum = fused_moments, fused_moments_of_sum
     return _Kernel.fused is not None
 
 
 @contextmanager
 def fused_moments_unloaded() -> Iterator[None]:
     """Inside, float32 tensors are measured as where numba is not installed (to compare the two)."""
-    fused, _Kernel.fused = _Kernel.fused, None
-    num_measured, _Kernel.num_measured = _Kernel.num_measured, -(1 << 62)  # so that no recorder loads it again
+    loaded = _Kernel.fused, _Kernel.fused_of_sum, _Kernel.num_measured
+    _Kernel.fused, _Kernel.fused_of_sum = None, None
+    _Kernel.num_measured = -(1 << 62)  # so that no recorder loads it again
     try:
         yield
     finally:
-        _Kernel.fused, _Kernel.num_measured = fused, num_measured
+        _Kernel.fused, _Kernel.fused_of_sum, _Kernel.num_measured = loaded
 
 
 def cpu_stats(values: Tensor) -> TensorStats:
-    """The statistics of a flat contiguous CPU tensor of any dtype, without a gradient."""
-    if values.dtype in _WIDENED:
-        return _merged(map(cpu_stats, (piece.to(_WIDENED[values.dtype]) for piece in values.split(_PIECE))))
+    """The statistics of a CPU tensor of any dtype, contiguous or of one dimension."""
     if not values.numel():
         return TensorStats(0)
+    if _Kernel.fused is not None and values.dtype is torch.float32 and values.is_contiguous():
+        moments = _Kernel.fused(values.data_ptr(), values.numel())
+        if _is_safe(torch.float32, moments[3]):
+            return _stats(values.numel(), moments)
     _Kernel.num_measured += values.numel()
-    if values.dtype is torch.float32 and _Kernel.fused is not None:
-        return _fused_stats(values, _Kernel.fused)
-    if values.numel() <= _PIECE:
-        return _piece_stats(values)
-    return _merged(map(_piece_stats, values.split(_PIECE)))
+    pieces = values.detach().reshape(-1).split(_PIECE)
+    if values.dtype in _WIDENED:
+        return _merged(cpu_stats(piece.to(_WIDENED[values.dtype])) for piece in pieces)
+    return _merged(map(_piece_stats if values.dtype in _SAFE else _careful_stats, pieces))
 
 
-def cpu_stats_of_sum(arrays: list[np.ndarray]) -> TensorStats:
-    """The statistics of the elementwise sum of flat float32 arrays, which is made piece by piece."""
-    size = arrays[0].size
-    merged = TensorStats(0)
-    total = _buffer(arrays[0].dtype, "sum")
-    for start in range(0, size, _PIECE):
-        stop = min(start + _PIECE, size)
-        piece = total[: stop - start]
-        with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is counted, not warned of
-            np.add(arrays[0][start:stop], arrays[1][start:stop], out=piece)
-            for array in arrays[2:]:
-                np.add(piece, array[start:stop], out=piece)
-        merged = merged.merge(cpu_stats(torch.from_numpy(piece)))
-    return merged
+def float32_stats_of_sum(tensors: list[Tensor]) -> TensorStats:
+    """The statistics of the elementwise sum of two or more contiguous float32 CPU tensors, never held as a whole."""
+    first = tensors[0]
+    if _Kernel.fused_of_sum is not None and len(tensors) <= _MOST_TERMS and first.numel():
+        addresses = [tensor.data_ptr() for tensor in tensors]
+        addresses += addresses[:1] * (_MOST_TERMS - len(addresses))
+        moments = _Kernel.fused_of_sum(len(tensors), *addresses, first.numel())
+        if _is_safe(torch.float32, moments[3]):
+            return _stats(first.numel(), moments)
+    pieces = (tensor.detach().reshape(-1).split(_PIECE) for tensor in tensors)
+    return _merged(cpu_stats(functools.reduce(torch.add, terms)) for terms in zip(*pieces, strict=True))
 
 
-def _fused_stats(values: Tensor, kernel: Callable[[np.ndarray], tuple[float, float, float, float, int]]) -> TensorStats:
-    array = values.numpy()
-    total, total_abs, total_squares, max_abs, zero_count = kernel(array)
-    smallest, largest = _SAFE[torch.float32]
-    if not (smallest <= max_abs <= largest or max_abs == 0.0):
-        return _merged(map(_careful_stats, values.split(_PIECE)))
-    return TensorStats(
-        numel=array.size,
-        zero_count=zero_count,
-        sum=total,
-        sum_abs=total_abs,
-        sum_squares=total_squares,
-        max_abs=max_abs,
-    )
+def _is_safe(dtype: torch.dtype, max_abs: float) -> bool:
+    smallest, largest = _SAFE[dtype]
+    return smallest <= max_abs <= largest or max_abs == 0.0
+
+
+def _stats(numel: int, moments: Moments) -> TensorStats:
+    total, total_abs, total_squares, max_abs, zero_count = moments
+    return TensorStats(numel, 0, 0, zero_count, total, total_abs, total_squares, max_abs)
 
 
 def _piece_stats(values: Tensor) -> TensorStats:
-    safe = _SAFE.get(values.dtype)
-    if safe is None:
-        return _careful_stats(values)
+    """Of at most `_PIECE` float32 or float64 values, in their own precision where that is safe.
+
+    numpy finds extremes fastest, torch sums fastest and in cascades, which lose less than a dot product.
+    """
     array = values.numpy()
     absolute = np.abs(array, out=_buffer(array.dtype)[: array.size])
     max_abs = float(absolute.max())
-    if not (safe[0] <= max_abs <= safe[1] or max_abs == 0.0):
+    if not _is_safe(values.dtype, max_abs):
         return _careful_stats(values)
     zero_count = int(np.count_nonzero(absolute == 0.0)) if absolute.min() == 0.0 else 0
-    sum_abs = float(absolute.sum())
-    squares = np.multiply(absolute, absolute, out=absolute)  # summed in pairs, which loses less than a dot product
-    return TensorStats(
-        numel=array.size,
-        zero_count=zero_count,
-        sum=float(array.sum()),
-        sum_abs=sum_abs,
-        sum_squares=float(squares.sum()),
-        max_abs=max_abs,
-    )
+    modulus = torch.from_numpy(absolute)
+    sum_abs = modulus.sum().item()
+    sum_squares = modulus.mul_(modulus).sum().item()
+    return _stats(array.size, (values.sum().item(), sum_abs, sum_squares, max_abs, zero_count))
+
+
+def _buffer(dtype: np.dtype) -> np.ndarray:
+    """A piece-sized scratch array of this thread."""
+    buffers = vars(_scratch)
+    if dtype.name not in buffers:
+        buffers[dtype.name] = np.empty(_PIECE, dtype=dtype)
+    return buffers[dtype.name]
 
 
 def _careful_stats(values: Tensor) -> TensorStats:
@@ -180,17 +184,8 @@ def exponent_histogram(values: Tensor) -> ExponentHistogram:
     return ExponentHistogram(lowest, tuple(counts.get(e, 0) for e in range(lowest, max(counts) + 1)))
 
 
-def _merged(parts: map[TensorStats]) -> TensorStats:
+def _merged(parts: Iterable[TensorStats]) -> TensorStats:
     merged = TensorStats(0)
     for part in parts:
         merged = merged.merge(part)
     return merged
-
-
-def _buffer(dtype: np.dtype, purpose: str = "absolute") -> np.ndarray:
-    """A piece-sized scratch array of this thread."""
-    buffers = vars(_scratch)
-    name = f"{purpose} {dtype.name}"
-    if name not in buffers:
-        buffers[name] = np.empty(_PIECE, dtype=dtype)
-    return buffers[name]

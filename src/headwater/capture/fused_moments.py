@@ -10,7 +10,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
+from numba import carray, njit, types
+from numba.extending import intrinsic
 
 _BLOCK = 4096  # 16 kB; sums over one block in float32 lose less than 1e-6
 _ZERO_F = np.float32(0)
@@ -43,31 +44,92 @@ def _largest_and_zeros(patterns: Any) -> Any:
 
 
 @njit(nogil=True, cache=True)
-def _moments(values: Any, patterns: Any) -> Any:
-    total = 0.0
-    total_abs = 0.0
-    total_squares = 0.0
-    largest = _ZERO_U
-    zeros = 0
-    for start in range(0, values.size, _BLOCK):
-        block_sum, block_abs, block_squares = _sums(values[start : start + _BLOCK])
-        total += block_sum
-        total_abs += block_abs
-        total_squares += block_squares
-        block_largest, block_zeros = _largest_and_zeros(patterns[start : start + _BLOCK])
-        largest = max(largest, block_largest)
-        zeros += block_zeros
-    return total, total_abs, total_squares, largest, zeros
+def _block_moments(values: Any, so_far: Any) -> Any:
+    total, total_abs, total_squares, largest, zeros = so_far
+    block_sum, block_abs, block_squares = _sums(values)
+    block_largest, block_zeros = _largest_and_zeros(values.view(np.uint32))
+    return (
+        total + block_sum,
+        total_abs + block_abs,
+        total_squares + block_squares,
+        max(largest, block_largest),
+        zeros + block_zeros,
+    )
 
 
-def fused_moments(values: np.ndarray) -> tuple[float, float, float, float, int]:
-    """Sum, sum of |x|, sum of x², largest |x| and number of zeros of a flat contiguous float32 array.
+@njit(nogil=True, cache=True)
+def _sum_of_two(total: Any, first: Any, second: Any) -> None:
+    for i in range(total.size):
+        total[i] = first[i] + second[i]
+
+
+@njit(nogil=True, cache=True)
+def _sum_of_three(total: Any, first: Any, second: Any, third: Any) -> None:
+    for i in range(total.size):
+        total[i] = first[i] + second[i] + third[i]
+
+
+@njit(nogil=True, cache=True)
+def _sum_of_four(total: Any, first: Any, second: Any, third: Any, fourth: Any) -> None:
+    for i in range(total.size):
+        total[i] = first[i] + second[i] + third[i] + fourth[i]
+
+
+@njit(nogil=True, cache=True)
+def _with_float_maximum(moments: Any) -> Any:
+    total, total_abs, total_squares, largest, zeros = moments
+    return total, total_abs, total_squares, float(np.uint32(largest).view(np.float32)), zeros
+
+
+@intrinsic
+def _pointer(typing_context: Any, address: Any) -> Any:
+    """The address as a pointer to float32: making numpy arrays of a thousand tensors takes longer than reading them."""
+    del typing_context
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.inttoptr(arguments[0], context.get_value_type(signature.return_type))
+
+    return types.CPointer(types.float32)(address), generate
+
+
+@njit(nogil=True, cache=True)
+def fused_moments(address: int, size: int) -> Any:
+    """Sum, sum of |x|, sum of x², largest |x| and number of zeros of the `size` float32 values at an address.
 
     The largest |x| is NaN or infinite where an element is, and the sums then mean nothing; sums of squares are only
     right where the largest value shows that none has left float32's range.
 
-    >>> fused_moments(np.array([3.0, -4.0, 0.0], dtype=np.float32))
+    >>> values = np.array([3.0, -4.0, 0.0], dtype=np.float32)
+    >>> fused_moments(values.ctypes.data, 3)
     (-1.0, 7.0, 25.0, 4.0, 1)
     """
-    total, total_abs, total_squares, largest, zeros = _moments(values, values.view(np.uint32))
-    return total, total_abs, total_squares, float(np.uint32(largest).view(np.float32)), zeros
+    values = carray(_pointer(address), (size,))
+    moments = (0.0, 0.0, 0.0, _ZERO_U, 0)
+    for start in range(0, size, _BLOCK):
+        moments = _block_moments(values[start : start + _BLOCK], moments)
+    return _with_float_maximum(moments)
+
+
+@njit(nogil=True, cache=True)
+def fused_moments_of_sum(count: int, first: int, second: int, third: int, fourth: int, size: int) -> Any:
+    """The same of the elementwise sum, never held as a whole, of what is at the first `count` (2, 3 or 4) addresses.
+
+    >>> ones = np.ones(3, dtype=np.float32).ctypes.data
+    >>> fused_moments_of_sum(2, ones, ones, ones, ones, 3)
+    (6.0, 6.0, 12.0, 2.0, 0)
+    """
+    a, b = carray(_pointer(first), (size,)), carray(_pointer(second), (size,))
+    c, d = carray(_pointer(third), (size,)), carray(_pointer(fourth), (size,))
+    moments = (0.0, 0.0, 0.0, _ZERO_U, 0)
+    block = np.empty(_BLOCK, dtype=np.float32)
+    for start in range(0, size, _BLOCK):
+        stop = min(start + _BLOCK, size)
+        total = block[: stop - start]
+        if count == 2:
+            _sum_of_two(total, a[start:stop], b[start:stop])
+        elif count == 3:
+            _sum_of_three(total, a[start:stop], b[start:stop], c[start:stop])
+        else:
+            _sum_of_four(total, a[start:stop], b[start:stop], c[start:stop], d[start:stop])
+        moments = _block_moments(total, moments)
+    return _with_float_maximum(moments)

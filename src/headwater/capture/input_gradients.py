@@ -7,7 +7,7 @@ to the node that made x.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import partial
 
 from torch import Tensor
@@ -17,36 +17,59 @@ from torch.utils.hooks import RemovableHandle
 from headwater.capture import torch_internals
 
 Edge = tuple[Node, int]  # a node and the number of one of its inputs (boundary) or outputs (source)
+Exit = tuple[Edge, Edge]  # from an input of a node made during the call to the output of one that was not
+
+_LEAF = (1 << 64) - 1  # sequence number of every node that adds to a leaf's gradient
 
 
 def boundary_edges(
-    outputs: Collection[Tensor], sources: Collection[Edge], first_sequence_number: int
-) -> dict[Edge, list[Edge]]:
-    """Per source, the edges by which the graph of a call reads it: (node, number of the node's input).
+    outputs: Collection[Tensor],
+    sources: Collection[Edge],
+    first_sequence_number: int,
+    exits_of_children: Mapping[Node, list[Exit]],
+) -> tuple[dict[Edge, list[Edge]], dict[Node, list[Exit]]]:
+    """Per source, the edges by which the graph of a call reads it (node, number of the node's input); and its exits.
 
     Only nodes made since the call began are visited (autograd numbers them in order), so the cost is that of the call
-    even where it reads tensors from the start of the network.
+    even where it reads tensors from the start of the network; and what a child call has found is not searched again,
+    so that it stays so however deeply calls are nested.
 
     Args:
         outputs: what the call returned.
         sources: the nodes, with output numbers, that made the call's inputs.
         first_sequence_number: autograd's next number when the call began.
+        exits_of_children: all exits of each child call, by the one node that made its output.
+
+    Returns:
+        The edges, and all exits (but those to leaves) by the node that made the output. There are none where several
+        nodes made the outputs: it is not known which exits belong to which.
     """
     found: dict[Edge, list[Edge]] = {source: [] for source in sources}
-    seen = {output.grad_fn for output in outputs if output.grad_fn is not None}
-    stack = [node for node in seen if node._sequence_nr() >= first_sequence_number]
+    if any(node._sequence_nr() == _LEAF for node, _ in found):
+        exits_of_children = {}
+    exits: list[Exit] = []
+    nodes = {output.grad_fn for output in outputs if output.grad_fn is not None}
+    stack = [node for node in nodes if first_sequence_number <= node._sequence_nr() < _LEAF]
+    exits_by_output = {stack[0]: exits} if len(stack) == 1 else {}
+    inside = set(stack)
     while stack:
         node = stack.pop()
-        for position, (next_node, output_nr) in enumerate(node.next_functions):
-            if next_node is None:
-                continue
-            if (next_node, output_nr) in found:
-                found[next_node, output_nr].append((node, position))
-            elif next_node not in seen:
-                seen.add(next_node)
-                if next_node._sequence_nr() >= first_sequence_number:
-                    stack.append(next_node)
-    return found
+        leaving = exits_of_children.get(node)
+        if leaving is None:
+            leaving = [((node, position), source) for position, source in enumerate(node.next_functions)]
+        for edge, source in leaving:
+            if source in found:
+                found[source].append(edge)
+                exits.append((edge, source))
+            elif source[0] is not None and source[0] not in inside:
+                number = source[0]._sequence_nr()
+                if number < first_sequence_number:
+                    exits.append((edge, source))
+                elif number < _LEAF:
+                    inside.add(source[0])
+                    stack.append(source[0])
+    # What a child has found may also have been reached past the child's output.
+    return {source: list(dict.fromkeys(edges)) for source, edges in found.items()}, exits_by_output
 
 
 class InputGradient:

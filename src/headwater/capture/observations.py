@@ -7,9 +7,10 @@ from types import FrameType
 from typing import Any
 
 from torch import Tensor, nn
+from torch.autograd.graph import Node
 from torch.utils.hooks import RemovableHandle
 
-from headwater.capture.input_gradients import Edge
+from headwater.capture.input_gradients import Edge, Exit
 from headwater.recording import TensorStats
 
 Measured = TensorStats | Tensor  # a tensor stands for moments still on their device
@@ -60,6 +61,7 @@ class ObservedCall:
     is_second_run: bool = False  # of a reentrant checkpoint, inside the backward pass
     late_hook: RemovableHandle | None = None
     children: list[ObservedCall] = field(default_factory=list)  # only while the call runs
+    exits: dict[Node, list[Exit]] = field(default_factory=dict)  # of its graph, by output; until the caller has returned
 
     def forget_children(self) -> None:
         """Lets go of the children's graph, once the call has compared its own edges with theirs."""
@@ -70,6 +72,7 @@ class ObservedCall:
     def forget_graph(self) -> None:
         """Lets go of all that would keep the user's graph alive."""
         self.frame = None
+        self.exits = {}
         self.args_before_hooks = None
         if self.late_hook is not None:
             self.late_hook.remove()

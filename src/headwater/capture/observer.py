@@ -154,7 +154,7 @@ class PassObserver:
             call.late_hook = module.register_forward_hook(self._after_user_hooks, with_kwargs=True)
         if torch_internals.has_user_forward_pre_hooks(module):
             call.args_before_hooks = args
-        self._observe_inputs(call, args, {})  # now, because the module may change its input in place
+        self._observe_inputs(call, named_tensors(args))  # now, because the module may change its input in place
 
     @_guarded
     def _after_forward(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
@@ -177,9 +177,10 @@ class PassObserver:
             self.after_call(call.module)
         if call.args_before_hooks is not None and not _same_tensors(call.args_before_hooks, args):
             call.inputs.clear()
-            self._observe_inputs(call, args, {})
-        self._observe_inputs(call, (), kwargs)
-        tensors = list(named_tensors(output))
+            self._observe_inputs(call, named_tensors(args))
+        if kwargs:
+            self._observe_inputs(call, named_tensors(kwargs))
+        tensors = named_tensors(output)
         if not call.is_second_run:
             self._observe_outputs(call, tensors, output)
         self._hook_inputs(call, [tensor for _, tensor in tensors])
@@ -201,8 +202,8 @@ class PassObserver:
             for name in sorted(unknown_types(output)):
                 self.notes[f"{type(call.module).__name__} returns a {name}: no tensor was found in it."] = None
 
-    def _observe_inputs(self, call: ObservedCall, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        for path, tensor in (*named_tensors(args), *named_tensors(kwargs)):
+    def _observe_inputs(self, call: ObservedCall, tensors: list[tuple[str, Tensor]]) -> None:
+        for path, tensor in tensors:
             call.input_requires_grad |= tensor.requires_grad
             if not (tensor.is_floating_point() or tensor.is_complex()):
                 continue
@@ -255,7 +256,10 @@ class PassObserver:
                 read.gradients, read.source = read.tensor.gradients, None
         read_by_source = {read.source: read for read in call.inputs if read.source is not None}
         if read_by_source:
-            found = boundary_edges(outputs, read_by_source.keys(), call.first_sequence_number)
+            exits_of_children = {node: exits for child in call.children for node, exits in child.exits.items()}
+            found, call.exits = boundary_edges(
+                outputs, read_by_source.keys(), call.first_sequence_number, exits_of_children
+            )
             for source, edges in found.items():
                 self._hook_share(call, read_by_source[source], edges)
         call.forget_children()

@@ -54,9 +54,9 @@ class Recorder:
             raise RecorderError("this recorder is recording already; call record(model) again for a second one")
         self._recording = None
         load_fused_moments()
-        modules = list(self._model.modules())
-        self._observer = PassObserver(modules, exponents=self._exponents)
-        self._weights = WeightWatcher(self._model, self._observer)
+        named_modules = list(self._model.named_modules())
+        self._observer = PassObserver([module for _, module in named_modules], exponents=self._exponents)
+        self._weights = WeightWatcher(self._model, named_modules, self._observer)
         with ExitStack() as stack:  # whatever fails in here leaves nothing behind
             stack.callback(self._observer.stop)
             stack.enter_context(torch_internals.compiled_code_runs_eagerly())

@@ -11,16 +11,18 @@ from torch import Tensor
 _MAX_NESTING = 16  # a structure that contains itself ends here
 
 
-def named_tensors(value: Any) -> Iterator[tuple[str, Tensor]]:
+def named_tensors(value: Any) -> list[tuple[str, Tensor]]:
     """The tensors in nested tuples, lists, mappings and dataclasses, each with its path ("" for a bare tensor).
 
     >>> import torch
     >>> [path for path, _ in named_tensors((torch.ones(1), {"h": torch.ones(1), "n": None}))]
     ['0', '1.h']
     """
-    if isinstance(value, Tensor):  # the usual case
-        return iter([("", value)])
-    return ((path, leaf) for path, leaf in _leaves(value) if isinstance(leaf, Tensor))
+    if isinstance(value, Tensor):  # the usual cases first
+        return [("", value)]
+    if type(value) is tuple and len(value) == 1 and isinstance(value[0], Tensor):
+        return [("0", value[0])]
+    return [(path, leaf) for path, leaf in _leaves(value) if isinstance(leaf, Tensor)] if value is not None else []
 
 
 def map_tensors(value: Any, change: Callable[[Tensor], Tensor]) -> Any:

@@ -36,13 +36,13 @@ class WeightWatcher:
     in a `.grad` that was empty, the sum, which the optimiser sees, is measured in the end.
     """
 
-    def __init__(self, model: nn.Module, observer: PassObserver) -> None:
+    def __init__(self, model: nn.Module, named_modules: list[tuple[str, nn.Module]], observer: PassObserver) -> None:
         self._observer = observer
         self.parameters = [
             WatchedParameter(name, name.rpartition(".")[0], parameter) for name, parameter in model.named_parameters()
         ]
         self._watched = {id(watched.parameter): watched for watched in self.parameters}
-        self._owners = {id(module): name for name, module in model.named_modules()}
+        self._owners = {id(module): name for name, module in named_modules}
 
     def start(self) -> None:
         """Measures the parameters and hooks their gradients."""

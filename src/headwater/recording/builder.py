@@ -19,6 +19,8 @@ from headwater.recording.tables import (
 )
 from headwater.recording.tensor_stats import TensorStats
 
+_KIND_NUMBERS = {kind: number for number, kind in enumerate(KINDS)}
+
 
 class RecordingBuilder:
     """Collects modules, calls, signals and parameters, then `build`s a frozen `Recording`.
@@ -97,7 +99,7 @@ class RecordingBuilder:
                 module,
                 self._calls[depth][1] if depth >= 0 else 0,
                 depth,
-                KINDS.index(kind),
+                _KIND_NUMBERS[kind],
                 self._string(item),
                 self._shape((stats.numel,) if shape is None else shape),
                 self._string(dtype),
