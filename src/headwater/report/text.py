@@ -6,14 +6,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from io import StringIO
 
-from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
-from rich.table import Table
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
 from headwater.findings import Severity
 from headwater.report.document import Document
 from headwater.report.finding_groups import FindingGroup
 from headwater.report.glyphs import ASCII, UNICODE, Glyphs
+from headwater.report.paragraphs import hanging, wrapped
 from headwater.report.text_table import SEVERITY_STYLE, table_lines
 
 _LEAST_WIDTH = 40
@@ -32,20 +33,18 @@ def render_text(
         show_all: every call instead of folded blocks, every finding in full.
         ascii_only: for streams that cannot show Unicode.
     """
-    stream = StringIO()
-    console = Console(
-        file=stream,
-        width=max(width, _LEAST_WIDTH),
-        force_terminal=color,
-        color_system="standard" if color else None,
-        no_color=not color,
-        highlight=False,
-        emoji=False,
-        markup=False,
-        legacy_windows=False,
-    )
-    console.print(TextReport(document, show_all=show_all, ascii_only=ascii_only))
-    return "".join(f"{line.rstrip()}\n" for line in stream.getvalue().splitlines())
+    report = TextReport(document, show_all=show_all, ascii_only=ascii_only)
+    width = max(width, _LEAST_WIDTH)
+    if not color:
+        lines = (line.plain for line in report.lines(width, ASCII if ascii_only else UNICODE))
+    else:
+        stream = StringIO()
+        console = Console(
+            file=stream, width=width, force_terminal=True, color_system="standard", no_color=False, legacy_windows=False
+        )
+        console.print(report)
+        lines = stream.getvalue().splitlines()
+    return "".join(f"{line.rstrip()}\n" for line in lines)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,64 +63,68 @@ class TextReport:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         glyphs = ASCII if self.ascii_only or options.ascii_only else UNICODE
-        yield from _header(self.document, glyphs)
-        yield from _table(self.document, max(options.max_width, _LEAST_WIDTH), glyphs, show_all=self.show_all)
-        yield from _findings(self.document, glyphs, show_all=self.show_all)
-        yield from _limits(self.document, glyphs)
+        for line in self.lines(max(options.max_width, _LEAST_WIDTH), glyphs):
+            line.no_wrap = True
+            line.overflow = "crop"
+            yield line
+
+    def lines(self, width: int, glyphs: Glyphs) -> Iterator[Text]:
+        """Every line, none wider than `width` columns."""
+        for paragraph in (_header, _table, _findings, _limits):
+            yield from paragraph(self.document, width, glyphs, self.show_all)
 
 
-def _header(document: Document, glyphs: Glyphs) -> Iterator[RenderableType]:
-    yield Text(f"Headwater: {glyphs.text(document.title)}", style="bold")
-    yield Text(glyphs.text(glyphs.separator.join(document.facts)), style="dim")
+def _header(document: Document, width: int, glyphs: Glyphs, _show_all: bool) -> Iterator[Text]:
+    yield from wrapped(Text(f"Headwater: {glyphs.text(document.title)}", style="bold"), width)
+    yield from wrapped(Text(glyphs.text(glyphs.separator.join(document.facts)), style="dim"), width)
     yield Text()
     mark = glyphs.healthy if document.is_healthy else glyphs.marks[document.severity or Severity.INFO]
     style = SEVERITY_STYLE[document.severity] if document.severity else "bold green" if document.is_healthy else "bold"
-    answer = Table.grid(padding=(0, 1))
-    answer.add_row(Text(mark, style=style), Text(glyphs.text(document.answer), style=style, overflow="fold"))
+    yield from hanging(Text(f"{mark} ", style=style), Text(glyphs.text(document.answer), style=style), width)
     if document.counts:
-        answer.add_row("", Text(glyphs.separator.join(map(glyphs.text, document.counts)), overflow="fold"))
-    yield answer
+        counts = Text(glyphs.separator.join(map(glyphs.text, document.counts)))
+        yield from hanging(Text(" " * (cell_len(mark) + 1)), counts, width)
     yield Text()
 
 
-def _table(document: Document, width: int, glyphs: Glyphs, *, show_all: bool) -> Iterator[RenderableType]:
+def _table(document: Document, width: int, glyphs: Glyphs, show_all: bool) -> Iterator[Text]:
     rows = document.all_rows if show_all else document.rows
-    for line in table_lines(rows, width, glyphs):
-        line.no_wrap = True
-        line.overflow = "crop"
-        yield line
+    yield from table_lines(rows, width, glyphs)
+    remarks = []
     if any(row.gain_decades is not None for row in rows):
-        yield Text("decades: log10 of the gradient's norm relative to the gradient at the output", style="dim")
+        remarks.append("decades: log10 of the gradient's norm relative to the gradient at the output")
     if document.num_hidden and not show_all:
-        yield Text(
-            f"{document.num_hidden:,} of {document.num_calls:,} calls are folded: --all or to_text(show_all=True) shows them",
-            style="dim",
-        )
+        folded = f"{document.num_hidden:,} of {document.num_calls:,} calls are folded"
+        remarks.append(f"{folded}: --all or to_text(show_all=True) shows them")
+    for remark in remarks:
+        yield from wrapped(Text(remark, style="dim"), width)
 
 
-def _findings(document: Document, glyphs: Glyphs, *, show_all: bool) -> Iterator[RenderableType]:
+def _findings(document: Document, width: int, glyphs: Glyphs, show_all: bool) -> Iterator[Text]:
     for index, group in enumerate(document.findings):
         in_full = show_all or index < _MAX_GROUPS
         if in_full or index == _MAX_GROUPS:
             yield Text()
         if in_full:
-            yield _finding(group if show_all else group.shortened(), glyphs)
+            yield from _finding(group if show_all else group.shortened(), width, glyphs)
         else:
-            yield _title(group, glyphs).append(f": {glyphs.text(group.messages[0])}", style="default")
+            brief = _title(group, glyphs).append(f": {glyphs.text(group.messages[0])}", style="default")
+            yield from wrapped(brief, width)
 
 
-def _finding(group: FindingGroup, glyphs: Glyphs) -> RenderableType:
-    grid = Table.grid(padding=(0, 1))
-    grid.add_column(no_wrap=True, style="dim")
-    grid.add_column(overflow="fold", min_width=20)  # room for the numbers of remedies, whatever else there is
+def _finding(group: FindingGroup, width: int, glyphs: Glyphs) -> Iterator[Text]:
+    yield from wrapped(_title(group, glyphs), width)
     for label, texts in (("what", group.messages), ("where", (", ".join(group.modules),)), ("why", group.causes)):
         for index, text in enumerate(texts):
-            grid.add_row(f"  {label}" if index == 0 else "", Text(glyphs.text(text)))
+            yield from hanging(Text(_label(label, index), style="dim"), Text(glyphs.text(text)), width)
     for index, remedy in enumerate(group.remedies):
-        item = Table.grid(padding=(0, 1))
-        item.add_row(f"{index + 1}.", Text(glyphs.text(remedy), overflow="fold"))
-        grid.add_row("  do" if index == 0 else "", item)
-    return Group(_title(group, glyphs), grid)
+        lead = Text(_label("do", index), style="dim").append(f"{index + 1}. ", style="default not dim")
+        yield from hanging(lead, Text(glyphs.text(remedy)), width)
+
+
+def _label(label: str, index: int) -> str:
+    """Said once, for the first of the lines that it is about."""
+    return f"  {label if index == 0 else '':5} "
 
 
 def _title(group: FindingGroup, glyphs: Glyphs) -> Text:
@@ -129,19 +132,16 @@ def _title(group: FindingGroup, glyphs: Glyphs) -> Text:
     return title.append(f" ({group.severity.name.lower()})", style="default not bold")
 
 
-def _limits(document: Document, glyphs: Glyphs) -> Iterator[RenderableType]:
+def _limits(document: Document, width: int, glyphs: Glyphs, _show_all: bool) -> Iterator[Text]:
     """What was looked for in vain, what could not be judged, and what could not be observed."""
     items = [("no finding", ", ".join(document.passed))] if document.passed else []
     items += [("not judged", f"{', '.join(rules)}: {reason}") for reason, rules in document.not_applicable]
     items += [("not observed", note) for note in document.notes]
-    if not items:
-        return
-    grid = Table.grid(padding=(0, 1))
-    grid.add_column(no_wrap=True)
-    grid.add_column(overflow="fold")
-    previous = ""
+    previous = None
+    indent = max((len(label) for label, _ in items), default=0)
     for label, text in items:
-        grid.add_row(label if label != previous else "", Text(glyphs.text(text)), style="dim")
+        if previous is None:
+            yield Text()
+        lead = label if label != previous else ""
+        yield from hanging(Text(f"{lead:{indent}} ", style="dim"), Text(glyphs.text(text), style="dim"), width)
         previous = label
-    yield Text()
-    yield grid

@@ -154,10 +154,17 @@ class _Table:
                 continue
             neighbours = spans.get(column, (column,))
             covered.update(neighbours)
-            cell, width = cells.get(column, Text()).copy(), self.columns.span(neighbours)
-            cell.truncate(width)
+            width = self.columns.span(neighbours)
+            if line:
+                line.append(" " * self.columns.gap)
+            cell = cells.get(column)
+            if not cell:
+                line.append(" " * width)
+                continue
+            if cell.cell_len > width:
+                cell = cell.copy()
+                cell.truncate(width)
             blank = " " * (width - cell.cell_len)
-            line.append(" " * self.columns.gap if line else "")
             is_right = column in _RIGHT and spans.get(column, ())[:2] not in _LEFT_SPANS
             line.append(blank if is_right else "").append_text(cell).append("" if is_right else blank)
         return line
