@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import carray, njit, types
+from numba import carray, njit, types  # pyright: ignore[reportPrivateImportUsage]
 from numba.extending import intrinsic
 
 _BLOCK = 4096  # 16 kB; sums over one block in float32 lose less than 1e-6
@@ -81,8 +81,7 @@ def _with_float_maximum(moments: Any) -> Any:
     return total, total_abs, total_squares, float(np.uint32(largest).view(np.float32)), zeros
 
 
-@intrinsic
-def _pointer(typing_context: Any, address: Any) -> Any:
+def _cast_to_pointer(typing_context: Any, address: Any) -> Any:
     """The address as a pointer to float32: making numpy arrays of a thousand tensors takes longer than reading them."""
     del typing_context
 
@@ -90,6 +89,9 @@ def _pointer(typing_context: Any, address: Any) -> Any:
         return builder.inttoptr(arguments[0], context.get_value_type(signature.return_type))
 
     return types.CPointer(types.float32)(address), generate
+
+
+_pointer: Any = intrinsic(_cast_to_pointer)
 
 
 @njit(nogil=True, cache=True)

@@ -56,12 +56,12 @@ def boundary_edges(
         node = stack.pop()
         leaving = exits_of_children.get(node)
         if leaving is None:
-            leaving = [((node, position), source) for position, source in enumerate(node.next_functions)]
+            leaving = [((node, i), (made_by, nr)) for i, (made_by, nr) in enumerate(node.next_functions) if made_by]
         for edge, source in leaving:
             if source in found:
                 found[source].append(edge)
                 exits.append((edge, source))
-            elif source[0] is not None and source[0] not in inside:
+            elif source[0] not in inside:
                 number = source[0]._sequence_nr()
                 if number < first_sequence_number:
                     exits.append((edge, source))

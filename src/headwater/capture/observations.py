@@ -61,7 +61,9 @@ class ObservedCall:
     is_second_run: bool = False  # of a reentrant checkpoint, inside the backward pass
     late_hook: RemovableHandle | None = None
     children: list[ObservedCall] = field(default_factory=list)  # only while the call runs
-    exits: dict[Node, list[Exit]] = field(default_factory=dict)  # of its graph, by output; until the caller has returned
+    exits: dict[Node, list[Exit]] = field(
+        default_factory=dict
+    )  # of its graph, by output; until the caller has returned
 
     def forget_children(self) -> None:
         """Lets go of the children's graph, once the call has compared its own edges with theirs."""

@@ -41,9 +41,7 @@ _RECTIFYING = ("ReLU", "ReLU6", "LeakyReLU", "PReLU", "RReLU", "ELU", "CELU", "S
 
 _NOTHING_DECADES = 0.05  # not worth a word
 
-_ACTIVATE = (
-    "Replace {} in the hidden layers by ReLU or GELU with He initialisation, or by tanh with Xavier initialisation."
-)
+_ACTIVATE = "Replace {} in the hidden layers by ReLU or GELU with He initialisation, {} with Xavier initialisation."
 _SHORTCUT = "Add shortcuts around blocks whose input and output shapes match: x + block(x)."
 _INITIALISE = (
     "Initialise for the activation: nn.init.kaiming_normal_(weight, nonlinearity='relu') for ReLU, GELU and SiLU, "
@@ -192,16 +190,21 @@ def _kind(module_type: str) -> str:
     return "rectifier" if module_type in _RECTIFYING else module_type
 
 
+def _activate(module_type: str) -> str:
+    otherwise = "or keep it" if module_type == "Tanh" else "or by tanh"
+    return _ACTIVATE.format(module_type, otherwise)
+
+
 def _remedies(shares: Sequence[Share], steep: Sequence[Call]) -> tuple[str, ...]:
     losing = [share.module_type for share in shares if share.decades < -_NOTHING_DECADES]
     worst = losing[0] if losing else ""
     squashed = next((module_type for module_type in losing if module_type in _SQUASHING), None)
     if worst in _SQUASHING:
-        return (_ACTIVATE.format(worst), _SHORTCUT, _NORMALISE)
+        return (_activate(worst), _SHORTCUT, _NORMALISE)
     if worst == "":
         return (_BETWEEN, _SHORTCUT, _INITIALISE, _NORMALISE)
     if _kind(worst) in ("weights", "rectifier"):
-        activate = () if squashed is None else (_ACTIVATE.format(squashed),)
+        activate = () if squashed is None else (_activate(squashed),)
         return (_INITIALISE, _SHORTCUT, *activate, _NORMALISE)
     look = _AT_CALLS.format(f"'{steep[0].module}'" if steep else f"each {worst}")
     return (look, _SHORTCUT, _INITIALISE, _NORMALISE)

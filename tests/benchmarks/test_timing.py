@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from benchmarks import timing
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The time that `perf_counter` tells, in one element."""
+    now = [0.0]
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: now[0])
+    return now
+
+
+def taking(clock: list[float], seconds: Iterator[float]):
+    def run() -> None:
+        clock[0] += next(seconds)
+
+    return run
+
+
+def test_ratios_are_taken_within_a_round_and_noise_that_hits_a_whole_round_cancels(clock):
+    bare = taking(clock, iter([9.0, 9.0, 1.0, 10.0, 2.0, 4.0]))
+    other = taking(clock, iter([9.0, 9.0, 1.5, 15.0, 3.0, 6.0]))
+    first, second = timing.interleaved({"bare": bare, "other": other}, rounds=4)
+    assert (first.name, first.ratio, first.seconds) == ("bare", 1.0, 3.0)
+    assert (second.lower, second.ratio, second.upper) == (1.5, 1.5, 1.5)
+
+
+def test_one_slow_run_does_not_move_the_median(clock):
+    bare = taking(clock, iter([1.0] * 7))
+    other = taking(clock, iter([1.0, 1.0, 2.0, 2.0, 50.0, 2.0, 2.0]))
+    assert timing.interleaved({"bare": bare, "other": other}, rounds=5)[1].ratio == 2.0
