@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import tempfile
+import warnings
 from collections.abc import Callable
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -43,7 +44,9 @@ def _measure(device: str, name: str) -> Result:
                 missing.append(label)
             else:
                 variants[label] = make(step, stack)
-        timings = interleaved(variants, rounds=ROUNDS)
+        with warnings.catch_warnings():  # of the hooks that other tools register, once per step
+            warnings.filterwarnings("ignore", message="Full backward hook is firing")
+            timings = interleaved(variants, rounds=ROUNDS)
     rows = tuple(
         (t.name, f"{1e3 * t.seconds:.0f}", f"{t.ratio:.2f}", f"{t.lower:.2f} to {t.upper:.2f}") for t in timings
     )
