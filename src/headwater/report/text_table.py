@@ -148,26 +148,32 @@ class _Table:
 
     def _line(self, cells: Mapping[str, Text], spans: Mapping[str, tuple[str, ...]]) -> Text:
         line = Text()
+        plain = ""  # the end of the line that has no style, and is not appended yet
         covered: set[str] = set()
-        for column in self.columns.shown():
+        for position, column in enumerate(self.columns.shown()):
             if column in covered:
                 continue
             neighbours = spans.get(column, (column,))
             covered.update(neighbours)
             width = self.columns.span(neighbours)
-            if line:
-                line.append(" " * self.columns.gap)
+            plain += " " * self.columns.gap if position else ""
             cell = cells.get(column)
             if not cell:
-                line.append(" " * width)
+                plain += " " * width
                 continue
             if cell.cell_len > width:
                 cell = cell.copy()
                 cell.truncate(width)
             blank = " " * (width - cell.cell_len)
             is_right = column in _RIGHT and spans.get(column, ())[:2] not in _LEFT_SPANS
-            line.append(blank if is_right else "").append_text(cell).append("" if is_right else blank)
-        return line
+            plain += blank if is_right else ""
+            if cell.style or cell.spans:
+                line.append(plain).append_text(cell)
+                plain = ""
+            else:
+                plain += cell.plain
+            plain += "" if is_right else blank
+        return line.append(plain)
 
 
 def _start(text: str, width: int, ellipsis: str) -> str:
