@@ -1,4 +1,4 @@
-"""Interleaved timing: every variant runs once per round, and is compared with the bare step of its own round."""
+"""Interleaved timing: every variant is compared with a run of the bare step right beside its own."""
 
 from __future__ import annotations
 
@@ -23,20 +23,22 @@ class Timing:
 def interleaved(variants: Mapping[str, Callable[[], object]], *, rounds: int, warm_up: int = 2) -> list[Timing]:
     """Timings of the variants, the first of which is the reference.
 
-    Noise that lasts longer than a round (another process, a warm processor) hits all variants of the round alike, and
-    the median over rounds drops what hits one of them. The garbage collector runs between measurements, not in them.
-    The order within a round is reversed every other time.
+    Once per round, every variant runs next to a run of the reference, before it or after it in turn, and its ratio is
+    taken within that pair: noise that lasts longer (another process, a warm processor) hits both alike, and the median over
+    rounds drops what hits one of them. The garbage collector runs between measurements, not in them.
     """
     for _ in range(warm_up):
         for run in variants.values():
             run()
-    seconds: dict[str, list[float]] = {name: [] for name in variants}
+    reference, *others = variants
+    pairs: dict[str, list[tuple[float, float]]] = {name: [] for name in others}
     for number in range(rounds):
-        names = list(variants)
-        for name in names if number % 2 == 0 else reversed(names):
-            seconds[name].append(_timed(variants[name]))
-    reference = seconds[next(iter(variants))]
-    return [_timing(name, times, reference) for name, times in seconds.items()]
+        for name in others:
+            order = (reference, name) if number % 2 == 0 else (name, reference)
+            seconds = {which: _timed(variants[which]) for which in order}
+            pairs[name].append((seconds[reference], seconds[name]))
+    bare = statistics.median(first for taken in pairs.values() for first, _ in taken)
+    return [Timing(reference, bare, 1.0, 1.0, 1.0), *(_timing(name, taken) for name, taken in pairs.items())]
 
 
 def _timed(run: Callable[[], object]) -> float:
@@ -50,7 +52,7 @@ def _timed(run: Callable[[], object]) -> float:
         gc.enable()
 
 
-def _timing(name: str, times: list[float], reference: list[float]) -> Timing:
-    ratios = [own / bare for own, bare in zip(times, reference, strict=True)]
+def _timing(name: str, pairs: list[tuple[float, float]]) -> Timing:
+    ratios = [own / bare for bare, own in pairs]
     lower, ratio, upper = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else [ratios[0]] * 3
-    return Timing(name, statistics.median(times), ratio, lower, upper)
+    return Timing(name, statistics.median(own for _, own in pairs), ratio, lower, upper)

@@ -22,7 +22,7 @@ def taking(clock: list[float], seconds: Iterator[float]):
     return run
 
 
-def test_ratios_are_taken_within_a_round_and_noise_that_hits_a_whole_round_cancels(clock):
+def test_ratios_are_taken_within_a_pair_and_noise_that_hits_both_cancels(clock):
     bare = taking(clock, iter([9.0, 9.0, 1.0, 10.0, 2.0, 4.0]))
     other = taking(clock, iter([9.0, 9.0, 1.5, 15.0, 3.0, 6.0]))
     first, second = timing.interleaved({"bare": bare, "other": other}, rounds=4)
@@ -34,3 +34,10 @@ def test_one_slow_run_does_not_move_the_median(clock):
     bare = taking(clock, iter([1.0] * 7))
     other = taking(clock, iter([1.0, 1.0, 2.0, 2.0, 50.0, 2.0, 2.0]))
     assert timing.interleaved({"bare": bare, "other": other}, rounds=5)[1].ratio == 2.0
+
+
+def test_every_variant_has_the_reference_beside_it_before_it_and_after_it_in_turn(clock):
+    order = []
+    variants = {name: lambda name=name: order.append(name) or clock.__setitem__(0, clock[0] + 1) for name in "abc"}
+    timing.interleaved(variants, rounds=2, warm_up=0)
+    assert order == ["a", "b", "a", "c", "b", "a", "c", "a"]
