@@ -23,7 +23,7 @@ _LEAF = (1 << 64) - 1  # sequence number of every node that adds to a leaf's gra
 
 
 def boundary_edges(
-    outputs: Collection[Tensor],
+    outputs: Collection[Node],
     sources: Collection[Edge],
     first_sequence_number: int,
     exits_of_children: Mapping[Node, list[Exit]],
@@ -35,7 +35,7 @@ def boundary_edges(
     so that it stays so however deeply calls are nested.
 
     Args:
-        outputs: what the call returned.
+        outputs: the nodes that made what the call returned.
         sources: the nodes, with output numbers, that made the call's inputs.
         first_sequence_number: autograd's next number when the call began.
         exits_of_children: all exits of each child call, by the one node that made its output.
@@ -48,8 +48,7 @@ def boundary_edges(
     if any(node._sequence_nr() == _LEAF for node, _ in found):
         exits_of_children = {}
     exits: list[Exit] = []
-    nodes = {output.grad_fn for output in outputs if output.grad_fn is not None}
-    stack = [node for node in nodes if first_sequence_number <= node._sequence_nr() < _LEAF]
+    stack = [node for node in outputs if first_sequence_number <= node._sequence_nr() < _LEAF]
     exits_by_output = {stack[0]: exits} if len(stack) == 1 else {}
     inside = set(stack)
     while stack:

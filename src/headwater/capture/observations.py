@@ -60,21 +60,18 @@ class ObservedCall:
     frame: FrameType | None = None  # that runs the call; only while it does
     is_second_run: bool = False  # of a reentrant checkpoint, inside the backward pass
     late_hook: RemovableHandle | None = None
-    children: list[ObservedCall] = field(default_factory=list)  # only while the call runs
+    children: list[ObservedCall] = field(default_factory=list)  # until the outermost caller has returned
+    output_nodes: set[Node] = field(default_factory=set)  # until the outermost caller has returned
     exits: dict[Node, list[Exit]] = field(
         default_factory=dict
     )  # of its graph, by output; until the caller has returned
 
-    def forget_children(self) -> None:
-        """Lets go of the children's graph, once the call has compared its own edges with theirs."""
-        for child in self.children:
-            child.forget_graph()
-        self.children.clear()
-
     def forget_graph(self) -> None:
         """Lets go of all that would keep the user's graph alive."""
         self.frame = None
+        self.output_nodes = set()
         self.exits = {}
+        self.children = []
         self.args_before_hooks = None
         if self.late_hook is not None:
             self.late_hook.remove()

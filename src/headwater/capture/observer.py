@@ -183,9 +183,12 @@ class PassObserver:
         tensors = named_tensors(output)
         if not call.is_second_run:
             self._observe_outputs(call, tensors, output)
-        self._hook_inputs(call, [tensor for _, tensor in tensors])
+        call.output_nodes = {tensor.grad_fn for _, tensor in tensors if tensor.grad_fn is not None}
         if call.is_second_run:
+            self._hook_inputs(call)
             self._attach_to_first_run(call, tensors)
+        elif call.parent is None:
+            self._hook_inputs_of_all(call)
         if not call.grad_enabled:
             self._calls_without_grad.setdefault(id(call.module), []).append(call)
 
@@ -248,7 +251,18 @@ class PassObserver:
                 observed.sequence_number = tensor.grad_fn._sequence_nr()
             self.hook_gradient(tensor, partial(self._receive_whole, observed))
 
-    def _hook_inputs(self, call: ObservedCall, outputs: list[Tensor]) -> None:
+    def _hook_inputs_of_all(self, root: ObservedCall) -> None:
+        """Of a finished call and all calls in it: together, which takes half the time of one by one."""
+        calls = [root]
+        for call in calls:  # grows meanwhile: callers come before those that they call
+            calls += call.children
+        for call in reversed(calls):
+            if call.finished:
+                self._hook_inputs(call)
+        for call in calls:
+            call.forget_graph()
+
+    def _hook_inputs(self, call: ObservedCall) -> None:
         """Reads the call's share of its inputs' gradients; where a child reads alone, the child's is the call's."""
         passed_on = {tensor for _, tensor in call.outputs}
         for read in call.inputs:
@@ -258,13 +272,10 @@ class PassObserver:
         if read_by_source:
             exits_of_children = {node: exits for child in call.children for node, exits in child.exits.items()}
             found, call.exits = boundary_edges(
-                outputs, read_by_source.keys(), call.first_sequence_number, exits_of_children
+                call.output_nodes, read_by_source.keys(), call.first_sequence_number, exits_of_children
             )
             for source, edges in found.items():
                 self._hook_share(call, read_by_source[source], edges)
-        call.forget_children()
-        if call.parent is None:
-            call.forget_graph()
 
     def _hook_share(self, call: ObservedCall, read: ObservedInput, edges: list[Any]) -> None:
         if not edges:
