@@ -17,7 +17,7 @@ from benchmarks.table import Result
 from benchmarks.timing import interleaved
 from headwater.capture import cpu_moments, record
 
-ROUNDS = 40
+ROUNDS = 30
 
 
 def run() -> list[Result]:

@@ -34,6 +34,7 @@ def interleaved(variants: Mapping[str, Callable[[], object]], *, rounds: int, wa
     pairs: dict[str, list[tuple[float, float]]] = {name: [] for name in others}
     for number in range(rounds):
         for name in others:
+            variants[reference]()  # whatever the variant before has left behind (cold caches, freed memory) ends here
             order = (reference, name) if number % 2 == 0 else (name, reference)
             seconds = {which: _timed(variants[which]) for which in order}
             pairs[name].append((seconds[reference], seconds[name]))

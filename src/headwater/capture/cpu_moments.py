@@ -20,6 +20,7 @@ from headwater.recording.tensor_stats import scale_exponent_for
 _PIECE = 1 << 17
 # Where the largest |x| is in this range, no square and no sum of squares over 2**30 values leaves the dtype.
 _SAFE = {torch.float32: (2.0**-40, 2.0**48), torch.float64: (2.0**-400, 2.0**400)}
+_SMALLEST, _LARGEST = _SAFE[torch.float32]
 _WIDENED = {torch.float16: torch.float32, torch.bfloat16: torch.float32}
 # Loading numba takes most of a second: worth it only to someone who measures much.
 _FUSED_WORTH_LOADING_AFTER = 1 << 24
@@ -71,14 +72,28 @@ def fused_moments_unloaded() -> Iterator[None]:
         _Kernel.fused, _Kernel.fused_of_sum, _Kernel.num_measured = loaded
 
 
+def fused_stats(values: Tensor) -> TensorStats | None:
+    """The statistics of a contiguous float32 CPU tensor, without an operation that torch would see.
+
+    None where the compiled kernel is not loaded, or float32 sums would not be right.
+    """
+    if _Kernel.fused is None:
+        return None
+    numel = values.numel()
+    total, total_abs, total_squares, max_abs, zero_count = _Kernel.fused(values.data_ptr(), numel)
+    if not (_SMALLEST <= max_abs <= _LARGEST or max_abs == 0.0):
+        return None
+    return TensorStats(numel, 0, 0, zero_count, total, total_abs, total_squares, max_abs)
+
+
 def cpu_stats(values: Tensor) -> TensorStats:
     """The statistics of a CPU tensor of any dtype, contiguous or of one dimension."""
     if not values.numel():
         return TensorStats(0)
-    if _Kernel.fused is not None and values.dtype is torch.float32 and values.is_contiguous():
-        moments = _Kernel.fused(values.data_ptr(), values.numel())
-        if _is_safe(torch.float32, moments[3]):
-            return _stats(values.numel(), moments)
+    if values.dtype is torch.float32 and values.is_contiguous():
+        stats = fused_stats(values)
+        if stats is not None:
+            return stats
     _Kernel.num_measured += values.numel()
     pieces = values.detach().reshape(-1).split(_PIECE)
     if values.dtype in _WIDENED:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from headwater.capture import torch_internals
-from headwater.capture.cpu_moments import cpu_stats, exponent_histogram, float32_stats_of_sum
+from headwater.capture.cpu_moments import cpu_stats, exponent_histogram, float32_stats_of_sum, fused_stats
 from headwater.recording import ExponentHistogram, TensorStats
 
 # Order of the entries of a vector of moments.
@@ -87,6 +87,9 @@ def stats_from_vector(vector: list[float]) -> TensorStats:
 
 def _measure(tensor: Tensor, exponents: bool) -> TensorStats | Tensor:
     if not exponents and _is_plain(tensor):
+        stats = fused_stats(tensor)
+        if stats is not None:
+            return stats
         with torch_internals.without_function_modes(), torch_internals.without_autocast():
             return cpu_stats(tensor)
     _refuse_without_values(tensor)

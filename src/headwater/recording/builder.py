@@ -89,7 +89,8 @@ class RecordingBuilder:
         """Adds one measured tensor and returns its tensor number: `tensor`, or a new one."""
         if tensor is None:
             tensor = self._num_tensors
-        self._num_tensors = max(self._num_tensors, tensor + 1)
+        if tensor >= self._num_tensors:
+            self._num_tensors = tensor + 1
         exponents = -1
         if stats.exponents is not None:
             self._exponents.append(stats.exponents)
