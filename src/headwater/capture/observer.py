@@ -1,16 +1,13 @@
-"""Watches the calls and tensors of a pass through process-wide module hooks and autograd node hooks.
+"""Watches the calls and tensors of a pass through process-wide module hooks.
 
 Process-wide hooks leave the user's modules untouched: nothing is registered on 10,000 modules, attention's fused
-path stays as it is, ScriptModules are seen, and there is nothing to clean up on a module. Gradients are read by
-hooks on autograd nodes, which leave no attribute on the user's tensors and do not mind in-place operations.
+path stays as it is, ScriptModules are seen, and there is nothing to clean up on a module.
 """
 
 from __future__ import annotations
 
-import functools
 import weakref
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import torch
@@ -18,26 +15,13 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from headwater.capture import torch_internals
-from headwater.capture.input_gradients import InputGradient, boundary_edges
-from headwater.capture.moments import UnmeasurableError, measure_lazily, measure_sum_lazily
+from headwater.capture.gradient_hooks import GradientHooks
+from headwater.capture.noting import Notes, measured_sum, noting_failures
 from headwater.capture.observations import Measured, ObservedCall, ObservedInput, ObservedTensor
 from headwater.capture.open_calls import OpenCalls
 from headwater.capture.rectifiers import is_rectifier, unit_extremes
 from headwater.capture.structure import named_tensors, unknown_types
 from headwater.recording import TensorStats
-
-
-def _guarded(hook: Callable[..., None]) -> Callable[..., None]:
-    """The hook, unseen by the user's modes. Where it fails, the user's pass goes on and the recording says so."""
-
-    @functools.wraps(hook)
-    def guarded(self: PassObserver, *args: Any) -> None:
-        try:
-            hook(self, *args)
-        except Exception as error:  # noqa: BLE001 - whatever a user's types do to us
-            self.notes[f"A part of the pass was not observed: {error!r:.300}."] = None
-
-    return torch_internals.unseen(guarded)
 
 
 class PassObserver:
@@ -51,16 +35,14 @@ class PassObserver:
     def __init__(self, modules: list[nn.Module], *, exponents: bool = False) -> None:
         self.calls: list[ObservedCall] = []
         self.after_call: Callable[[nn.Module], None] | None = None  # is told each module that has run
-        self.notes: dict[str, None] = {}  # in the order they came, each once
+        self.notes: Notes = {}
         self._observed = {id(module) for module in modules}
         self._rectifiers = {id(module) for module in modules if is_rectifier(module)}
-        self._exponents = exponents
         self._calls_without_grad: dict[int, list[ObservedCall]] = {}
         self._seen: dict[int, tuple[weakref.ref[Tensor], int, ObservedTensor]] = {}
         self._handles: list[RemovableHandle] = []
-        self._input_gradients: list[InputGradient] = []
-        self._kept_alive: list[Any] = []
         self._open = OpenCalls()
+        self.gradients = GradientHooks(self._open, self.notes, exponents=exponents)
 
     def start(self) -> None:
         """Registers the process-wide hooks."""
@@ -72,62 +54,26 @@ class PassObserver:
         """Removes every hook this observer registered, and lets go of the user's tensors."""
         for handle in self._handles:
             torch_internals.remove_hook(handle)
-        for gradient in self._input_gradients:
-            gradient.flush()
+        self.gradients.remove()
         for call in self.calls:
             call.forget_graph()
         for _, _, observed in self._seen.values():
             observed.just_measured = None
         self._handles.clear()
-        self._input_gradients.clear()
-        self._kept_alive.clear()
         self._seen.clear()
         self._calls_without_grad.clear()
-        self._open = OpenCalls()
+        self._open.clear()
 
     def observes(self, module: nn.Module) -> bool:
         """Whether the module was part of the model when the observation began."""
         return id(module) in self._observed
-
-    def measured(self, tensor: Tensor, owner: str, *, exponents: bool = False) -> Measured | None:
-        """The moments of a tensor, or None and a note where it cannot be measured."""
-        return self._measured_sum([tensor], owner, exponents)
-
-    def measured_gradient(self, gradient: Tensor, owner: str) -> Measured | None:
-        """The moments of a gradient, with its exponents where they were asked for."""
-        return self._measured_sum([gradient], owner, self._exponents)
-
-    def _measured_sum(self, tensors: list[Tensor], owner: str, exponents: bool) -> Measured | None:
-        try:
-            if len(tensors) == 1:
-                return measure_lazily(tensors[0], exponents=exponents)
-            return measure_sum_lazily(tensors, exponents=exponents)
-        except UnmeasurableError as error:
-            self.notes[f"{owner} could not be measured: {error}."] = None
-        except Exception as error:  # noqa: BLE001 - the user's pass must go on whatever a tensor subclass does to us
-            self.notes[f"{owner} could not be measured: {type(tensors[0]).__name__} raised {error!r:.200}."] = None
-        return None
-
-    def hook_gradient(self, tensor: Tensor, receive: Any) -> None:
-        """Calls `receive(gradient)` whenever the gradient of this tensor, complete, flows on in a backward pass."""
-        node = tensor.grad_fn
-        if node is None:
-            node = torch_internals.gradient_accumulator(tensor)
-            self._kept_alive.append(node)
-        self._handles.append(node.register_prehook(partial(self._pass_gradient, tensor.output_nr, receive)))
-
-    @_guarded
-    def _pass_gradient(self, output_nr: int, receive: Any, gradients: tuple[Tensor | None, ...]) -> None:
-        gradient = gradients[output_nr]
-        if gradient is not None:
-            receive(gradient)
 
     @property
     def a_forward_is_running(self) -> bool:
         """Whether this thread is inside an observed call (a backward pass seen then is the model's own affair)."""
         return bool(self._open.running())
 
-    @_guarded
+    @noting_failures
     def _before_forward(self, module: nn.Module, args: tuple[Any, ...]) -> None:
         if torch_internals.trace_is_running():
             self.notes["Calls inside torch.jit.trace are not observed."] = None
@@ -156,13 +102,13 @@ class PassObserver:
             call.args_before_hooks = args
         self._observe_inputs(call, named_tensors(args))  # now, because the module may change its input in place
 
-    @_guarded
+    @noting_failures
     def _after_forward(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         call = self._open.returning() if id(module) in self._observed else None
         if call is not None and call.late_hook is None:
             self._finish(call, args, kwargs, output)
 
-    @_guarded
+    @noting_failures
     def _after_user_hooks(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         call = self._open.returning()
         if call is not None and call.late_hook is not None:
@@ -185,10 +131,10 @@ class PassObserver:
             self._observe_outputs(call, tensors, output)
         call.output_nodes = {tensor.grad_fn for _, tensor in tensors if tensor.grad_fn is not None}
         if call.is_second_run:
-            self._hook_inputs(call)
+            self.gradients.hook_inputs(call)
             self._attach_to_first_run(call, tensors)
         elif call.parent is None:
-            self._hook_inputs_of_all(call)
+            self.gradients.hook_inputs_of_all(call)
         if not call.grad_enabled:
             self._calls_without_grad.setdefault(id(call.module), []).append(call)
 
@@ -200,7 +146,7 @@ class PassObserver:
             call.outputs.append((path, observed))
             call.output_requires_grad |= tensor.requires_grad
             call.output_is_floating |= tensor.is_floating_point() or tensor.is_complex()
-            self._hook_output(tensor, observed)
+            self.gradients.hook_output(tensor, observed)
         if not tensors and output is not None:
             for name in sorted(unknown_types(output)):
                 self.notes[f"{type(call.module).__name__} returns a {name}: no tensor was found in it."] = None
@@ -240,81 +186,15 @@ class PassObserver:
             ] = None
         observed = ObservedTensor(tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."))
         if not call.is_second_run:  # the first run was measured
-            observed.stats = self.measured(tensor, f"A tensor of {type(call.module).__name__}")
+            observed.stats = measured_sum([tensor], f"A tensor of {type(call.module).__name__}", self.notes)
         self._seen[id(tensor)] = (weakref.ref(tensor), version, observed)
         return observed
-
-    def _hook_output(self, tensor: Tensor, observed: ObservedTensor) -> None:
-        if tensor.requires_grad and not observed.is_hooked and not torch_internals.is_functorch_wrapper(tensor):
-            observed.is_hooked = True
-            if tensor.grad_fn is not None:
-                observed.sequence_number = tensor.grad_fn._sequence_nr()
-            self.hook_gradient(tensor, partial(self._receive_whole, observed))
-
-    def _hook_inputs_of_all(self, root: ObservedCall) -> None:
-        """Of a finished call and all calls in it: together, which takes half the time of one by one."""
-        calls = [root]
-        for call in calls:  # grows meanwhile: callers come before those that they call
-            calls += call.children
-        for call in reversed(calls):
-            if call.finished:
-                self._hook_inputs(call)
-        for call in calls:
-            call.forget_graph()
-
-    def _hook_inputs(self, call: ObservedCall) -> None:
-        """Reads the call's share of its inputs' gradients; where a child reads alone, the child's is the call's."""
-        passed_on = {tensor for _, tensor in call.outputs}
-        for read in call.inputs:
-            if read.tensor in passed_on:  # by an Identity: whatever arrives at the output is sent to the input
-                read.gradients, read.source = read.tensor.gradients, None
-        read_by_source = {read.source: read for read in call.inputs if read.source is not None}
-        if read_by_source:
-            exits_of_children = {node: exits for child in call.children for node, exits in child.exits.items()}
-            found, call.exits = boundary_edges(
-                call.output_nodes, read_by_source.keys(), call.first_sequence_number, exits_of_children
-            )
-            for source, edges in found.items():
-                self._hook_share(call, read_by_source[source], edges)
-
-    def _hook_share(self, call: ObservedCall, read: ObservedInput, edges: list[Any]) -> None:
-        if not edges:
-            return
-        read.edges = edges
-        for child in call.children:
-            for childs in child.inputs:
-                if childs.tensor is read.tensor and set(childs.edges) == set(edges):
-                    read.gradients = childs.gradients
-                    return
-        gradient = InputGradient(edges, partial(self._receive_share, read.tensor, read.gradients))
-        self._input_gradients.append(gradient)
-        self._handles.extend(gradient.hook(edges))
-
-    def _receive_share(self, observed: ObservedTensor, shares: list[Measured], gradients: list[Tensor]) -> None:
-        if self.a_forward_is_running:
-            return
-        measured = self._measured_sum(gradients, "An input gradient", self._exponents)
-        if measured is not None:
-            shares.append(measured)
-            if observed.is_hooked and len(gradients) == 1:
-                observed.just_measured = (gradients[0], measured)
-
-    def _receive_whole(self, observed: ObservedTensor, gradient: Tensor) -> None:
-        if self.a_forward_is_running:
-            return
-        known, observed.just_measured = observed.just_measured, None
-        if known is not None and known[0] is gradient:  # its only reader's share
-            observed.gradients.append(known[1])
-            return
-        measured = self.measured_gradient(gradient, "An activation gradient")
-        if measured is not None:
-            observed.gradients.append(measured)
 
     def _attach_to_first_run(self, call: ObservedCall, tensors: list[tuple[str, Tensor]]) -> None:
         """Reentrant checkpointing: the first run had no graph, so its gradients must be read in this second one."""
         first = self._first_run_of(call, tensors)
         for (_, observed), (_, tensor) in zip(first.outputs, tensors, strict=False):
-            self._hook_output(tensor, observed)
+            self.gradients.hook_output(tensor, observed)
             first.output_requires_grad |= tensor.requires_grad
         passed_on = {observed for _, observed in first.outputs}
         for read, earlier in zip(call.inputs, first.inputs, strict=False):
@@ -326,7 +206,7 @@ class PassObserver:
         candidates = self._calls_without_grad[id(call.module)]
         found = candidates[-1]
         if len(candidates) > 1:
-            moments = [self.measured(tensor, "A checkpoint's output") for _, tensor in tensors]
+            moments = [measured_sum([tensor], "A checkpoint's output", self.notes) for _, tensor in tensors]
             for candidate in reversed(candidates):
                 firsts = [observed.stats for _, observed in candidate.outputs]
                 if len(firsts) == len(moments) and all(map(_same_moments, firsts, moments)):

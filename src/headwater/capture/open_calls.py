@@ -41,6 +41,10 @@ class OpenCalls:
         self._stack.pop()
         call.frame = None
 
+    def clear(self) -> None:
+        """Forgets every call, of all threads."""
+        self._stacks = threading.local()
+
     @property
     def _stack(self) -> list[ObservedCall]:
         try:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from headwater.capture.noting import measured_sum
 from headwater.capture.observations import Measured
 from headwater.capture.observer import PassObserver
 
@@ -59,7 +60,7 @@ class WeightWatcher:
                 # The node that adds to `.grad` was made anew: the model has changed its dtype or device meanwhile.
                 self._receive(watched, gradient)
             if watched.is_accumulating and watched.num_accumulated > 1 and gradient is not None:
-                total = self._observer.measured_gradient(gradient, f"The gradient of '{watched.name}'")
+                total = self._observer.gradients.measured([gradient], f"The gradient of '{watched.name}'")
                 if total is not None:
                     watched.gradients = [total]
 
@@ -89,10 +90,10 @@ class WeightWatcher:
             watched.had_gradient = watched.parameter.grad is not None
         if watched.parameter.requires_grad and not watched.is_hooked and not torch.is_inference_mode_enabled():
             watched.is_hooked = True
-            self._observer.hook_gradient(watched.parameter, partial(self._receive, watched))
+            self._observer.gradients.hook_gradient(watched.parameter, partial(self._receive, watched))
 
     def _measure_weight(self, watched: WatchedParameter) -> None:
-        watched.weight = self._observer.measured(watched.parameter, f"The parameter '{watched.name}'")
+        watched.weight = measured_sum([watched.parameter], f"The parameter '{watched.name}'", self._observer.notes)
 
     def _receive(self, watched: WatchedParameter, gradient: Tensor) -> None:
         if self._observer.a_forward_is_running:
@@ -102,6 +103,6 @@ class WeightWatcher:
             watched.is_accumulating = True
             watched.num_accumulated = 0
         watched.num_accumulated += 1
-        measured = self._observer.measured_gradient(gradient, f"The gradient of '{watched.name}'")
+        measured = self._observer.gradients.measured([gradient], f"The gradient of '{watched.name}'")
         if measured is not None:
             watched.gradients.append(measured)

@@ -1,0 +1,131 @@
+"""Reads gradients in the backward pass: whole ones where a tensor was made, and each call's share of its inputs'.
+
+Hooks on autograd nodes leave no attribute on the user's tensors and do not mind in-place operations.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from torch import Tensor
+from torch.utils.hooks import RemovableHandle
+
+from headwater.capture import torch_internals
+from headwater.capture.input_gradients import InputGradient, boundary_edges
+from headwater.capture.noting import Notes, measured_sum, noting_failures
+from headwater.capture.observations import Measured, ObservedCall, ObservedInput, ObservedTensor
+from headwater.capture.open_calls import OpenCalls
+
+
+class GradientHooks:
+    """Hooks on autograd nodes, from the forward pass until `remove`.
+
+    Args:
+        open_calls: while any is open, a backward pass is the model's own affair and is not observed.
+        notes: of what cannot be measured.
+        exponents: also count gradients per binary exponent.
+    """
+
+    def __init__(self, open_calls: OpenCalls, notes: Notes, *, exponents: bool) -> None:
+        self.notes = notes
+        self._open = open_calls
+        self._exponents = exponents
+        self._handles: list[RemovableHandle] = []
+        self._input_gradients: list[InputGradient] = []
+        self._kept_alive: list[Any] = []
+
+    def remove(self) -> None:
+        """Removes every hook, and passes on what had arrived of a backward pass that was not complete."""
+        for handle in self._handles:
+            handle.remove()
+        for gradient in self._input_gradients:
+            gradient.flush()
+        self._handles.clear()
+        self._input_gradients.clear()
+        self._kept_alive.clear()
+
+    def measured(self, gradients: list[Tensor], owner: str) -> Measured | None:
+        """The moments of a gradient that arrived in parts, with its exponents where they were asked for."""
+        return measured_sum(gradients, owner, self.notes, exponents=self._exponents)
+
+    def hook_gradient(self, tensor: Tensor, receive: Any) -> None:
+        """Calls `receive(gradient)` whenever the gradient of this tensor, complete, flows on in a backward pass."""
+        node = tensor.grad_fn
+        if node is None:
+            node = torch_internals.gradient_accumulator(tensor)
+            self._kept_alive.append(node)
+        self._handles.append(node.register_prehook(partial(self._pass_gradient, tensor.output_nr, receive)))
+
+    def hook_output(self, tensor: Tensor, observed: ObservedTensor) -> None:
+        """Reads the whole gradient of what a call returned, once however many calls return it."""
+        if tensor.requires_grad and not observed.is_hooked and not torch_internals.is_functorch_wrapper(tensor):
+            observed.is_hooked = True
+            if tensor.grad_fn is not None:
+                observed.sequence_number = tensor.grad_fn._sequence_nr()
+            self.hook_gradient(tensor, partial(self._receive_whole, observed))
+
+    def hook_inputs_of_all(self, root: ObservedCall) -> None:
+        """Of a finished call and all calls in it: together, which takes half the time of one by one."""
+        calls = [root]
+        for call in calls:  # grows meanwhile: callers come before those that they call
+            calls += call.children
+        for call in reversed(calls):
+            if call.finished:
+                self.hook_inputs(call)
+        for call in calls:
+            call.forget_graph()
+
+    def hook_inputs(self, call: ObservedCall) -> None:
+        """Reads the call's share of its inputs' gradients; where a child reads alone, the child's is the call's."""
+        passed_on = {tensor for _, tensor in call.outputs}
+        for read in call.inputs:
+            if read.tensor in passed_on:  # by an Identity: whatever arrives at the output is sent to the input
+                read.gradients, read.source = read.tensor.gradients, None
+        read_by_source = {read.source: read for read in call.inputs if read.source is not None}
+        if read_by_source:
+            exits_of_children = {node: exits for child in call.children for node, exits in child.exits.items()}
+            found, call.exits = boundary_edges(
+                call.output_nodes, read_by_source.keys(), call.first_sequence_number, exits_of_children
+            )
+            for source, edges in found.items():
+                self._hook_share(call, read_by_source[source], edges)
+
+    def _hook_share(self, call: ObservedCall, read: ObservedInput, edges: list[Any]) -> None:
+        if not edges:
+            return
+        read.edges = edges
+        for child in call.children:
+            for childs in child.inputs:
+                if childs.tensor is read.tensor and set(childs.edges) == set(edges):
+                    read.gradients = childs.gradients
+                    return
+        gradient = InputGradient(edges, partial(self._receive_share, read.tensor, read.gradients))
+        self._input_gradients.append(gradient)
+        self._handles.extend(gradient.hook(edges))
+
+    def _receive_share(self, observed: ObservedTensor, shares: list[Measured], gradients: list[Tensor]) -> None:
+        if self._open.running():
+            return
+        measured = self.measured(gradients, "An input gradient")
+        if measured is not None:
+            shares.append(measured)
+            if observed.is_hooked and len(gradients) == 1:
+                observed.just_measured = (gradients[0], measured)
+
+    def _receive_whole(self, observed: ObservedTensor, gradient: Tensor) -> None:
+        if self._open.running():
+            return
+        known, observed.just_measured = observed.just_measured, None
+        if known is not None and known[0] is gradient:  # its only reader's share
+            observed.gradients.append(known[1])
+            return
+        measured = self.measured([gradient], "An activation gradient")
+        if measured is not None:
+            observed.gradients.append(measured)
+
+    @noting_failures
+    def _pass_gradient(self, output_nr: int, receive: Any, gradients: tuple[Tensor | None, ...]) -> None:
+        gradient = gradients[output_nr]
+        if gradient is not None:
+            receive(gradient)
