@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import sys
 
 import pytest
 
@@ -36,8 +37,12 @@ def test_undecodable_bytes_are_not_for_the_writer_to_repair():
 
 
 def test_streams_of_other_kinds_are_left_alone(monkeypatch):
-    monkeypatch.setattr("sys.stdout", io.StringIO())
+    stream = io.StringIO()
+    monkeypatch.setattr("sys.stdout", stream)
     prepare_streams()
+    print("─", end="")
+    assert sys.stdout is stream
+    assert stream.getvalue() == "─"
 
 
 @pytest.mark.parametrize(
@@ -63,8 +68,9 @@ def test_a_pipe_is_80_columns_wide_whatever_the_terminal_is(monkeypatch):
 
 def test_a_file_that_can_be_written_passes(tmp_path):
     check_writable(tmp_path / "new.hw")
-    (tmp_path / "old.hw").touch()
+    (tmp_path / "old.hw").write_text("kept")
     check_writable(tmp_path / "old.hw")
+    assert (tmp_path / "old.hw").read_text() == "kept"
 
 
 def test_a_missing_folder_and_a_folder_are_no_files_to_write(tmp_path):
