@@ -50,6 +50,10 @@ def measure_lazily(tensor: Tensor, *, exponents: bool = False) -> TensorStats | 
 
     `stats_from_vector` makes statistics of the vector once it has been moved.
     """
+    if not exponents and _is_plain(tensor):
+        stats = fused_stats(tensor)
+        if stats is not None:
+            return stats
     if torch_internals.dispatch_mode_is_active():
         with torch_internals.without_dispatch_modes():
             return _measure(tensor, exponents)
@@ -86,12 +90,6 @@ def stats_from_vector(vector: list[float]) -> TensorStats:
 
 
 def _measure(tensor: Tensor, exponents: bool) -> TensorStats | Tensor:
-    if not exponents and _is_plain(tensor):
-        stats = fused_stats(tensor)
-        if stats is not None:
-            return stats
-        with torch_internals.without_function_modes(), torch_internals.without_autocast():
-            return cpu_stats(tensor)
     _refuse_without_values(tensor)
     local = tensor.detach()
     to_local = getattr(local, "to_local", None)
