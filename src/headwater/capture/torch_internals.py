@@ -45,10 +45,9 @@ def frame_of_call() -> FrameType | None:
     return frame
 
 
+_functorch: Any = torch._C._functorch  # pyright: ignore[reportAttributeAccessIssue]
 # Whether the tensor is a vmap or grad transform's wrapper, whose values cannot be read. Asked of every tensor: no frame more.
-is_functorch_wrapper: Callable[[Tensor], bool] = (
-    torch._C._functorch.is_functorch_wrapped_tensor  # pyright: ignore[reportAttributeAccessIssue]
-)
+is_functorch_wrapper: Callable[[Tensor], bool] = _functorch.is_functorch_wrapped_tensor
 
 
 def is_fake(tensor: Tensor) -> bool:
@@ -153,10 +152,6 @@ def without_autocast() -> AbstractContextManager[None]:
 
 def gradient_accumulator(leaf: Tensor) -> Node:
     """The autograd node that adds to `leaf.grad`. The tensor holds it weakly: keep it while hooks on it are needed."""
-    if torch.is_grad_enabled():
-        view = leaf.view_as(leaf).grad_fn
-        if view is not None:
-            return view.next_functions[0][0]
     return torch.autograd.graph.get_gradient_edge(leaf).node
 
 
