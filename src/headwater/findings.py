@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import ClassVar, Protocol
 
-from headwater.recording import Recording
+from headwater.recording import Recording, SourceLine
 
 
 class Severity(IntEnum):
@@ -35,6 +35,7 @@ class Finding:
         message: what, in words.
         evidence: every number that the message states, by name, with its unit in the name.
         remedies: what to do, the most effective first.
+        lines: of the user's code, the most important first; empty where lines were not recorded.
     """
 
     code: str
@@ -45,6 +46,7 @@ class Finding:
     message: str
     evidence: Mapping[str, float | int | str]
     remedies: tuple[str, ...]
+    lines: tuple[SourceLine, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from headwater.recording import (
+    Combine,
     Context,
     ExponentHistogram,
     Recording,
@@ -18,7 +19,7 @@ def sample() -> Recording:
     """One of everything."""
     builder = RecordingBuilder()
     builder.add_module("", "Net", is_leaf=False)
-    builder.add_module("relu", "ReLU", parent=0)
+    builder.add_module("relu", "ReLU", parent=0, config="inplace=True")
     builder.add_call(0)
     builder.add_call(1, parent=0)
     stats = replace(TensorStats.from_values([0.1, -3.0]), exponents=ExponentHistogram(-4, (1, 0, 0, 0, 0, 1)))
@@ -26,4 +27,7 @@ def sample() -> Recording:
     builder.add_signal(1, SignalKind.WEIGHT, TensorStats.from_values([1e-320]), depth=1, item="weight")
     builder.add_parameter(1, "relu.weight")
     builder.add_units(1, 4, [0.0, -1.0], [1.0, 2.0])
-    return builder.build(Context(cotangent="loss", loss=0.1, versions={"torch": "2.13.0"}, notes=("a note",)))
+    builder.add_series("time_step_norms", [1.0, 0.5], module=1, depth=1, item="0", combine=Combine.MAXIMUM)
+    return builder.build(
+        Context(cotangent="loss", loss=0.1, optimizer="AdamW", versions={"torch": "2.13.0"}, notes=("a note",))
+    )

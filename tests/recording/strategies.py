@@ -7,7 +7,15 @@ from dataclasses import replace
 
 from hypothesis import strategies as st
 
-from headwater.recording import Context, ExponentHistogram, Recording, RecordingBuilder, SignalKind, TensorStats
+from headwater.recording import (
+    Combine,
+    Context,
+    ExponentHistogram,
+    Recording,
+    RecordingBuilder,
+    SignalKind,
+    TensorStats,
+)
 
 ANY_FLOAT = st.floats(allow_nan=True, allow_infinity=True, allow_subnormal=True)
 FINITE_FLOAT = st.floats(allow_nan=False, allow_infinity=False, allow_subnormal=True)
@@ -45,6 +53,7 @@ CONTEXTS = st.builds(
     seed=st.none() | st.integers(0, 2**63 - 1),
     devices=st.lists(NAMES, max_size=3).map(tuple),
     model_type=NAMES,
+    optimizer=NAMES,
     versions=st.dictionaries(NAMES, NAMES, max_size=3),
     backward_scale_exponent=st.integers(-200, 200),
     notes=st.lists(NAMES, max_size=3).map(tuple),
@@ -58,6 +67,7 @@ def recordings(draw: st.DrawFn, contexts: st.SearchStrategy[Context] = CONTEXTS)
     names = ["", *draw(st.lists(NAMES.filter(bool), max_size=4, unique=True))]
     for index, name in enumerate(names):
         flags = {"training": draw(st.booleans()), "is_leaf": draw(st.booleans())}
+        flags["config"] = draw(NAMES)
         builder.add_module(name, draw(NAMES), parent=draw(st.integers(-1, index - 1)), **flags)
     modules = st.integers(0, len(names) - 1)
     called = draw(st.lists(modules, max_size=5))
@@ -71,6 +81,15 @@ def recordings(draw: st.DrawFn, contexts: st.SearchStrategy[Context] = CONTEXTS)
     for _ in range(draw(st.integers(0, 3))):
         flags = {name: draw(st.booleans()) for name in ("requires_grad", "received_gradient", "initialized")}
         builder.add_parameter(draw(modules), draw(NAMES), shape=draw(SHAPES), dtype=draw(NAMES), **flags)
+    for _ in range(draw(st.integers(0, 3))):
+        builder.add_series(
+            draw(NAMES),
+            draw(st.lists(ANY_FLOAT, max_size=3)),
+            module=draw(modules),
+            depth=draw(st.integers(-1, len(called) - 1)),
+            item=draw(NAMES),
+            combine=draw(st.sampled_from(Combine)),
+        )
     return builder.build(draw(contexts))
 
 

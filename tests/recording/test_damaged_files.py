@@ -20,7 +20,7 @@ from headwater.recording import (
     save,
 )
 from headwater.recording.header import encode_header
-from headwater.recording.tables import SCHEMA_VERSION
+from headwater.recording.tables import OLDEST_READABLE_SCHEMA, SCHEMA_VERSION
 from tests.recording.samples import sample
 
 shared_folder = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -142,7 +142,7 @@ def test_a_newer_schema_asks_for_an_upgrade(path):
 
 
 def test_an_older_schema_asks_to_record_again(path):
-    rewritten(path, header=header_with(schema_version=SCHEMA_VERSION - 1))
+    rewritten(path, header=header_with(schema_version=OLDEST_READABLE_SCHEMA - 1))
     assert "record again" in refusal(path)
 
 
@@ -202,7 +202,9 @@ def test_a_field_that_is_not_what_it_should_be_is_refused(path, changes):
     assert "is a damaged recording" in refusal(path)
 
 
-@pytest.mark.parametrize("name", ["module_names", "strings", "shapes", "exponents", "context", "schema_version"])
+@pytest.mark.parametrize(
+    "name", ["module_names", "module_configs", "strings", "shapes", "exponents", "context", "schema_version"]
+)
 def test_a_missing_field_is_named(path, name):
     header = json.loads(encode_header(sample()))
     del header[name]
@@ -291,6 +293,17 @@ WRONG_CELLS = [
     ("unit_table", "num_samples", -1),
     ("unit_table", "first_unit", 1),
     ("unit_table", "first_unit", -1),
+    ("series_table", "name", 99),
+    ("series_table", "module", 2),
+    ("series_table", "depth", 2),
+    ("series_table", "depth", -2),
+    ("series_table", "item", -1),
+    ("series_table", "combine", 3),
+    ("series_table", "length", 3),
+    ("series_table", "length", -1),
+    ("series_table", "length", 2**63 - 1),
+    ("series_table", "first_value", 1),
+    ("series_table", "first_value", -1),
 ]
 
 
@@ -311,7 +324,7 @@ def test_a_unit_table_without_its_units_is_refused(path):
 
 @shared_folder
 @given(
-    st.sampled_from(["module_table", "call_table", "signal_table", "parameter_table", "unit_table"]),
+    st.sampled_from(["module_table", "call_table", "signal_table", "parameter_table", "unit_table", "series_table"]),
     st.integers(0, 2**32),
 )
 @example("signal_table", 0)
@@ -330,5 +343,6 @@ def test_random_tables_are_refused_or_can_be_read_through(tmp_path, table, seed)
     assert len(recording.modules) == len(recording.module_names)
     assert [call.depth for call in recording.calls] == list(range(len(recording.calls)))
     assert all(len(units.minimum) == len(units.maximum) for units in recording.units)
+    assert all(len(series.values) == len(recording.series(series.name)[0].values) for series in recording.all_series)
     assert all(not signal.stats.norm < 0 and signal.parameter is not None for signal in recording)
     assert len(recording.parameters) == 1

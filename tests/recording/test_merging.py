@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headwater.recording import Context, Recording, RecordingBuilder, SignalKind, TensorStats, merge
+from headwater.recording import Combine, Context, Recording, RecordingBuilder, SignalKind, TensorStats, merge
 from tests.recording.strategies import ANY_FLOAT, NAMES, recordings
 from tests.recording.test_tensor_stats import assert_close
 
@@ -33,6 +33,10 @@ def passes(draw: st.DrawFn) -> Recording:
             builder.add_signal(1, kind, measured, depth=depth, item=item, tensor=draw(st.none() | st.integers(0, 3)))
         if draw(st.booleans()):
             builder.add_units(depth, draw(st.integers(1, 9)), [draw(ANY_FLOAT)], [draw(ANY_FLOAT)])
+    for name, combine in (("sums", Combine.SUM), ("lows", Combine.MINIMUM), ("highs", Combine.MAXIMUM)):
+        if draw(st.booleans()):
+            values = draw(st.lists(ANY_FLOAT, max_size=3))
+            builder.add_series(name, values, module=1, depth=draw(st.sampled_from([-1, 1])), combine=combine)
     builder.add_parameter(1, "layer.weight", received_gradient=draw(st.booleans()))
     context = Context(
         cotangent=draw(st.sampled_from(["loss", "none"])),
@@ -55,6 +59,9 @@ def assert_same(a: Recording, b: Recording) -> None:
     for x, y in zip(a, b, strict=True):
         assert replace(x, stats=y.stats) == y
         assert_close(x.stats, y.stats)
+    for one, other in zip(a.all_series, b.all_series, strict=True):
+        assert (one.name, one.module, one.depth, one.item) == (other.name, other.module, other.depth, other.item)
+        np.testing.assert_allclose(one.values, other.values, rtol=1e-12)
     assert np.array_equal(a.unit_table, b.unit_table)
     assert np.array_equal(a.unit_minimum, b.unit_minimum, equal_nan=True)
     assert np.array_equal(a.unit_maximum, b.unit_maximum, equal_nan=True)
@@ -110,6 +117,22 @@ def test_the_passes_elements_are_taken_together():
     assert (stats.numel, stats.norm, stats.max_abs) == (3, 13.0, 12.0)
     (units,) = merged.units
     assert (units.num_samples, units.minimum.tolist(), units.maximum.tolist()) == (12, [-4.0], [12.0])
+
+
+def test_series_are_combined_entry_by_entry():
+    def with_series(*values):
+        builder = RecordingBuilder()
+        builder.add_module("", "Net")
+        for combine in Combine:
+            builder.add_series("steps", values, combine=combine)
+        return builder.build()
+
+    merged = merge(with_series(1.0, 5.0), with_series(3.0))
+    assert {s.combine: s.values.tolist() for s in merged.series("steps")} == {
+        Combine.SUM: [4.0, 5.0],
+        Combine.MINIMUM: [1.0, 5.0],
+        Combine.MAXIMUM: [3.0, 5.0],
+    }
 
 
 def test_a_gradient_of_one_pass_is_kept_with_its_forward_tensor():

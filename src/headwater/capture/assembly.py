@@ -16,6 +16,7 @@ from headwater.capture.observer import PassObserver
 from headwater.capture.weights import WeightWatcher
 from headwater.recording import Context, Recording, RecordingBuilder, SignalKind, TensorStats
 
+_LONGEST_CONFIG = 200
 _NAMED_IN_A_NOTE = 5
 _GRADIENTS = (SignalKind.ACTIVATION_GRADIENT, SignalKind.INPUT_GRADIENT, SignalKind.WEIGHT_GRADIENT)
 
@@ -61,6 +62,7 @@ class _Assembly:
                 parent=self._index_by_name[name.rpartition(".")[0]] if name else -1,
                 training=module.training,
                 is_leaf=not any(child is not None for child in module._modules.values()),
+                config=_config(module),
             )
             self._index_by_name[name] = self._module_indices[id(module)] = index
 
@@ -189,6 +191,16 @@ class _Assembly:
             yield f"Added to the model while it was recorded, and not observed: {_listed(added)}."
         if silent:
             yield f"Never called as a module in this recording (skipped, or used without a call): {_listed(silent)}."
+
+
+def _config(module: nn.Module) -> str:
+    """What the module says of its settings, where it has no children; a user's module may say too much or fail."""
+    if module._modules:
+        return ""
+    try:
+        return str(module.extra_repr())[:_LONGEST_CONFIG].encode(errors="replace").decode()
+    except Exception:  # noqa: BLE001 - of somebody else's module, and nothing depends on it
+        return ""
 
 
 def _has_parameters(module: nn.Module) -> bool:

@@ -77,7 +77,7 @@ def _run(model: nn.Module, problem: Problem, seed: int, scale_exponent: int, exp
             roots, cotangents = [loss], [torch.full_like(loss, 2.0**scale_exponent)]
         with gradients_preserved(_other_leaves(roots, model)):
             _called("the backward pass failed", torch.autograd.backward, roots, cotangents)
-        _note(recorder, loss, seed, scale_exponent)
+        _note(recorder, problem, loss, seed, scale_exponent)
     return recorder.recording
 
 
@@ -158,11 +158,12 @@ def _other_leaves(roots: list[Tensor], model: nn.Module) -> list[Tensor]:
     return [leaf for leaf in torch_internals.leaves_behind(roots) if id(leaf) not in own]
 
 
-def _note(recorder: Recorder, loss: Tensor | None, seed: int, scale_exponent: int) -> None:
+def _note(recorder: Recorder, problem: Problem, loss: Tensor | None, seed: int, scale_exponent: int) -> None:
     recorder.note_circumstances(
         cotangent="random" if loss is None else "loss",
         loss=None if loss is None else float(loss.detach()),
         seed=seed if loss is None else None,
+        optimizer="" if problem.optimizer is None else type(problem.optimizer).__name__,
         backward_scale_exponent=scale_exponent,
     )
 

@@ -14,11 +14,15 @@ from headwater.recording.tables import (
     CALL_COLUMNS,
     MODULE_COLUMNS,
     PARAMETER_COLUMNS,
+    SERIES_COLUMNS,
     SIGNAL_COLUMNS,
     UNIT_COLUMNS,
+    Combine,
 )
 from headwater.recording.tensor_stats import TensorStats
 
+_COMBINE_NUMBERS = {combine: number for number, combine in enumerate(Combine)}
+_TENSOR = (SIGNAL_COLUMNS.names or ()).index("tensor")
 _KIND_NUMBERS = {kind: number for number, kind in enumerate(KINDS)}
 
 
@@ -36,6 +40,7 @@ class RecordingBuilder:
 
     def __init__(self) -> None:
         self._module_names: list[str] = []
+        self._module_configs: list[str] = []
         self._modules: list[tuple] = []
         self._calls: list[tuple] = []
         self._num_calls_of: dict[int, int] = {}
@@ -45,14 +50,51 @@ class RecordingBuilder:
         self._unit_minimum: list[np.ndarray] = []
         self._unit_maximum: list[np.ndarray] = []
         self._num_units = 0
+        self._series: list[tuple] = []
+        self._series_values: list[np.ndarray] = []
+        self._num_series_values = 0
         self._num_tensors = 0
         self._strings: dict[str, int] = {}
         self._shapes: dict[tuple[int, ...], int] = {}
         self._exponents: list[ExponentHistogram] = []
 
-    def add_module(self, name: str, type: str, *, parent: int = -1, training: bool = True, is_leaf: bool = True) -> int:
+    @classmethod
+    def continuing(cls, recording: Recording) -> RecordingBuilder:
+        """A builder that holds all that a recording holds; the recording stays as it is."""
+        builder = cls()
+        builder._module_names = list(recording.module_names)
+        builder._module_configs = list(recording.module_configs)
+        builder._modules = recording.module_table.tolist()
+        builder._calls = recording.call_table.tolist()
+        for module, *_ in builder._calls:
+            builder._num_calls_of[module] = builder._num_calls_of.get(module, 0) + 1
+        builder._signals = recording.signal_table.tolist()
+        builder._num_tensors = max((row[_TENSOR] for row in builder._signals), default=-1) + 1
+        builder._parameters = recording.parameter_table.tolist()
+        builder._units = recording.unit_table.tolist()
+        builder._unit_minimum, builder._unit_maximum = [recording.unit_minimum], [recording.unit_maximum]
+        builder._num_units = len(recording.unit_minimum)
+        builder._series = recording.series_table.tolist()
+        builder._series_values = [recording.series_values]
+        builder._num_series_values = len(recording.series_values)
+        builder._strings = {text: number for number, text in enumerate(recording.strings)}
+        builder._shapes = {shape: number for number, shape in enumerate(recording.shapes)}
+        builder._exponents = list(recording.exponents)
+        return builder
+
+    def add_module(
+        self,
+        name: str,
+        type: str,
+        *,
+        parent: int = -1,
+        training: bool = True,
+        is_leaf: bool = True,
+        config: str = "",
+    ) -> int:
         """Adds a module and returns its index; the model itself, named "", must come first."""
         self._module_names.append(name)
+        self._module_configs.append(config)
         self._modules.append((self._string(type), parent, training, is_leaf))
         return len(self._modules) - 1
 
@@ -147,6 +189,23 @@ class RecordingBuilder:
         self._unit_maximum.append(np.asarray(maximum, dtype=np.float64))
         self._num_units += len(minimum)
 
+    def add_series(
+        self,
+        name: str,
+        values: Sequence[float] | np.ndarray,
+        *,
+        module: int = 0,
+        depth: int = -1,
+        item: str = "",
+        combine: Combine = Combine.SUM,
+    ) -> None:
+        """Adds numbers about a call (`depth`), a module or one of its parameters (`item`)."""
+        numbers = np.asarray(values, dtype=np.float64).reshape(-1)
+        place = (module, depth, self._string(item), _COMBINE_NUMBERS[combine])
+        self._series.append((self._string(name), *place, len(numbers), self._num_series_values))
+        self._series_values.append(numbers)
+        self._num_series_values += len(numbers)
+
     def build(self, context: Context | None = None) -> Recording:
         """The finished recording."""
         return Recording(
@@ -158,6 +217,9 @@ class RecordingBuilder:
             unit_table=np.array(self._units, dtype=UNIT_COLUMNS),
             unit_minimum=np.concatenate([np.empty(0), *self._unit_minimum]),
             unit_maximum=np.concatenate([np.empty(0), *self._unit_maximum]),
+            series_table=np.array(self._series, dtype=SERIES_COLUMNS),
+            series_values=np.concatenate([np.empty(0), *self._series_values]),
+            module_configs=tuple(self._module_configs),
             strings=tuple(self._strings),
             shapes=tuple(self._shapes),
             exponents=tuple(self._exponents),

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from headwater.recording.recording import KINDS, Recording
+from headwater.recording.tables import Combine
 
 _COUNTS = ("numel", "nan_count", "inf_count", "zero_count")
 _MOMENTS = ("sum", "sum_abs", "sum_squares", "max_abs")
@@ -24,7 +25,7 @@ def inconsistency(recording: Recording) -> str | None:
     >>> inconsistency(builder.build())
     'a module has a parent that does not come before it'
     """
-    checks = (_in_modules, _in_calls, _in_signals, _in_parameters, _in_units)
+    checks = (_in_modules, _in_calls, _in_signals, _in_parameters, _in_units, _in_series)
     return next((problem for check in checks for problem in check(recording)), None)
 
 
@@ -32,6 +33,8 @@ def _in_modules(recording: Recording) -> Iterator[str]:
     table = recording.module_table
     if len(table) != len(recording.module_names):
         yield "there are not as many module names as modules"
+    if len(recording.module_configs) != len(table):
+        yield "there are not as many configurations as modules"
     if len(set(recording.module_names)) != len(recording.module_names):
         yield "two modules have the same name"
     if _outside(table["type"], 0, len(recording.strings)):
@@ -106,6 +109,22 @@ def _in_units(recording: Recording) -> Iterator[str]:
         yield "a count of units is negative"
     if _outside(table["first_unit"], 0, num_extremes - table["num_units"] + 1):
         yield "units are missing"
+
+
+def _in_series(recording: Recording) -> Iterator[str]:
+    table = recording.series_table
+    if _outside(table["module"], 0, len(recording.module_table)):
+        yield "a series has no module"
+    if _outside(table["depth"], -1, len(recording.call_table)):
+        yield "a series has no call"
+    if _outside(table["name"], 0, len(recording.strings)) or _outside(table["item"], 0, len(recording.strings)):
+        yield "a series has no name or item"
+    if _outside(table["combine"], 0, len(Combine)):
+        yield "a series cannot be combined"
+    if np.any(table["length"] < 0) or _outside(
+        table["first_value"], 0, len(recording.series_values) - table["length"] + 1
+    ):
+        yield "values of a series are missing"
 
 
 def _outside(column: np.ndarray, lowest: int, end: int | np.ndarray) -> bool:

@@ -15,6 +15,7 @@ class Context:
         loss: value of the loss, where there was one.
         step: optimiser step the pass belongs to.
         seed: seed of the random cotangents.
+        optimizer: class name of the optimiser that will train the model, where it was given.
         devices: devices the parameters and outputs live on.
         model_type: class name of the model.
         versions: versions of headwater, torch and python that made the recording.
@@ -27,6 +28,7 @@ class Context:
     loss: float | None = None
     step: int | None = None
     seed: int | None = None
+    optimizer: str = ""
     devices: tuple[str, ...] = ()
     model_type: str = ""
     versions: dict[str, str] = field(default_factory=dict)

@@ -11,7 +11,7 @@ from typing import Any
 from headwater.recording.context import Context
 from headwater.recording.exponent_histogram import ExponentHistogram
 from headwater.recording.recording import Recording
-from headwater.recording.tables import SCHEMA_VERSION
+from headwater.recording.tables import OLDEST_READABLE_SCHEMA, SCHEMA_VERSION
 
 FORMAT = "headwater-recording"
 # Binary exponents of float64, with room for the scaling of gradients: a larger one would only make merging slow.
@@ -31,13 +31,14 @@ def encode_header(recording: Recording) -> bytes:
         "strings": recording.strings,
         "shapes": recording.shapes,
         "exponents": [[histogram.lowest, histogram.counts] for histogram in recording.exponents],
+        "module_configs": recording.module_configs,
         "context": {field.name: _encoded(getattr(recording.context, field.name)) for field in fields(Context)},
     }
     return json.dumps(header, allow_nan=False, separators=(",", ":")).encode()
 
 
-def decode_header(content: bytes) -> dict[str, Any]:
-    """The fields of a `Recording` that the header holds, by name.
+def decode_header(content: bytes) -> tuple[int, dict[str, Any]]:
+    """The schema version, and the fields of a `Recording` that the header holds, by name.
 
     Raises:
         DamagedHeaderError: the header is not JSON, of another format or schema version, or a field is not what it
@@ -50,8 +51,13 @@ def decode_header(content: bytes) -> dict[str, Any]:
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise DamagedHeaderError(f"is not a recording: its header does not say format {FORMAT!r}")
     _check_schema_version(header)
-    return {
+    version = header["schema_version"]
+    if version == 1:  # written before these were recorded
+        header["module_configs"] = [""] * len(_checked(header, "module_names", _is_strings))
+        _checked(header, "context", lambda value: isinstance(value, dict)).setdefault("optimizer", "")
+    return version, {
         "module_names": tuple(_checked(header, "module_names", _is_strings)),
+        "module_configs": tuple(_checked(header, "module_configs", _is_strings)),
         "strings": tuple(_checked(header, "strings", _is_strings)),
         "shapes": tuple(tuple(shape) for shape in _checked(header, "shapes", _is_shapes)),
         "exponents": tuple(
@@ -65,7 +71,7 @@ def _check_schema_version(header: dict[str, Any]) -> None:
     version = _checked(header, "schema_version", _is_int)
     if version > SCHEMA_VERSION:
         advice = "upgrade headwater"
-    elif version < SCHEMA_VERSION:
+    elif version < OLDEST_READABLE_SCHEMA:
         advice = "record again, or read it with the version that saved it"
     else:
         return
@@ -155,6 +161,7 @@ _CONTEXT_CHECKS: dict[str, Callable[[Any], bool]] = {
     "loss": _is_loss,
     "step": _is_optional_int,
     "seed": _is_optional_int,
+    "optimizer": _is_string,
     "devices": _is_strings,
     "model_type": _is_string,
     "versions": _is_versions,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Hashable, Sequence
 from functools import reduce
@@ -14,7 +15,7 @@ from headwater.recording.builder import RecordingBuilder
 from headwater.recording.context import Context
 from headwater.recording.recording import KINDS, Recording
 from headwater.recording.signal import Signal, SignalKind
-from headwater.recording.tables import Call, ModuleInfo, ParameterInfo, UnitExtremes
+from headwater.recording.tables import Call, Combine, ModuleInfo, ParameterInfo, Series, UnitExtremes
 
 _Key = TypeVar("_Key", bound=Hashable)
 _OUTPUT_SIDE = (SignalKind.ACTIVATION, SignalKind.ACTIVATION_GRADIENT)
@@ -56,6 +57,7 @@ def _merge_two(a: Recording, b: Recording) -> Recording:
     _add_signals(builder, a, b, index_of)
     _add_parameters(builder, a, b, index_of)
     _add_units(builder, a, b)
+    _add_series(builder, a, b, index_of)
     return builder.build(context)
 
 
@@ -65,7 +67,12 @@ def _add_modules(builder: RecordingBuilder, a: Recording, b: Recording) -> dict[
     for module in a.modules:
         parent = -1 if module.parent is None else index_of[module.parent]
         index_of[module.name] = builder.add_module(
-            module.name, module.type, parent=parent, training=module.training, is_leaf=module.is_leaf
+            module.name,
+            module.type,
+            parent=parent,
+            training=module.training,
+            is_leaf=module.is_leaf,
+            config=module.config,
         )
     return index_of
 
@@ -193,6 +200,35 @@ def _merge_units(a: UnitExtremes, b: UnitExtremes) -> UnitExtremes:
     )
 
 
+_COMBINERS: dict[Combine, tuple[np.ufunc, float]] = {  # and what changes nothing
+    Combine.SUM: (np.add, 0.0),
+    Combine.MINIMUM: (np.minimum, math.inf),
+    Combine.MAXIMUM: (np.maximum, -math.inf),
+}
+
+
+def _add_series(builder: RecordingBuilder, a: Recording, b: Recording, index_of: dict[str, int]) -> None:
+    grouped: tuple[dict[tuple, list[Series]], ...] = ({}, {})
+    for recording, series_of in zip((a, b), grouped, strict=True):
+        for series in recording.all_series:
+            key = (series.depth, index_of[series.module], series.name, series.item, series.combine)
+            series_of.setdefault(key, []).append(series)
+    for key in _joint_order(list(grouped[0]), list(grouped[1]), lambda key: key):
+        depth, module, name, item, combine = key
+        values = reduce(
+            lambda x, y, combine=combine: _combined(x, y, combine),
+            (series.values for series_of in grouped for series in series_of.get(key, ())),
+        )
+        builder.add_series(name, values, module=module, depth=depth, item=item, combine=combine)
+
+
+def _combined(a: np.ndarray, b: np.ndarray, combine: Combine) -> np.ndarray:
+    function, neutral = _COMBINERS[combine]
+    length = max(len(a), len(b))
+    padded = [np.pad(values, (0, length - len(values)), constant_values=neutral) for values in (a, b)]
+    return function(*padded)
+
+
 def _merge_contexts(a: Context, b: Context) -> Context:
     if a.model_type != b.model_type:
         raise ValueError(f"cannot merge recordings of different models: {a.model_type!r} and {b.model_type!r}")
@@ -204,6 +240,7 @@ def _merge_contexts(a: Context, b: Context) -> Context:
         loss=_agreed(a.loss, b.loss),
         step=_agreed(a.step, b.step),
         seed=_agreed(a.seed, b.seed),
+        optimizer=_agreed(a.optimizer, b.optimizer) or "",
         devices=tuple(_joint_order(a.devices, b.devices, str)),
         model_type=a.model_type,
         versions=_merge_versions(a.versions, b.versions),

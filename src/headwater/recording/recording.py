@@ -12,10 +12,11 @@ import numpy as np
 from headwater.recording.context import Context
 from headwater.recording.exponent_histogram import ExponentHistogram
 from headwater.recording.signal import Signal, SignalKind
-from headwater.recording.tables import Call, ModuleInfo, ParameterInfo, UnitExtremes
+from headwater.recording.tables import Call, Combine, ModuleInfo, ParameterInfo, Series, UnitExtremes
 from headwater.recording.tensor_stats import TensorStats
 
 KINDS: tuple[SignalKind, ...] = tuple(SignalKind)
+_COMBINES: tuple[Combine, ...] = tuple(Combine)
 _KIND_INDEX = {kind: index for index, kind in enumerate(KINDS)}
 
 
@@ -31,6 +32,8 @@ class Recording:
         module_table, call_table, signal_table, parameter_table: see `headwater.recording.tables`.
         unit_table: which rectifier calls have per-unit extremes, and where in the unit arrays.
         unit_minimum, unit_maximum: those extremes, one entry per unit.
+        series_table, series_values: further numbers about calls, modules and parameters.
+        module_configs: what each module's `extra_repr()` says.
         strings, shapes, exponents: what the tables' indices point to.
         context: the circumstances.
     """
@@ -43,15 +46,18 @@ class Recording:
     unit_table: np.ndarray
     unit_minimum: np.ndarray
     unit_maximum: np.ndarray
+    series_table: np.ndarray
+    series_values: np.ndarray
+    module_configs: tuple[str, ...]
     strings: tuple[str, ...]
     shapes: tuple[tuple[int, ...], ...]
     exponents: tuple[ExponentHistogram, ...]
     context: Context
 
     def __post_init__(self) -> None:
-        for array in (self.module_table, self.call_table, self.signal_table, self.parameter_table, self.unit_table):
-            array.flags.writeable = False
-        self.unit_minimum.flags.writeable = self.unit_maximum.flags.writeable = False
+        for array in vars(self).values():
+            if isinstance(array, np.ndarray):
+                array.flags.writeable = False
 
     @cached_property
     def modules(self) -> Sequence[ModuleInfo]:
@@ -63,8 +69,9 @@ class Recording:
                 parent=None if row["parent"] < 0 else self.module_names[row["parent"]],
                 training=bool(row["training"]),
                 is_leaf=bool(row["is_leaf"]),
+                config=config,
             )
-            for name, row in zip(self.module_names, self.module_table, strict=True)
+            for name, row, config in zip(self.module_names, self.module_table, self.module_configs, strict=True)
         )
 
     @cached_property
@@ -93,6 +100,29 @@ class Recording:
             )
             for depth, num, num_samples, first in self.unit_table.tolist()
         )
+
+    @cached_property
+    def all_series(self) -> Sequence[Series]:
+        """Every series, in the order they were added."""
+        return tuple(
+            Series(
+                self.strings[name],
+                self.module_names[module],
+                depth,
+                self.strings[item],
+                _COMBINES[combine],
+                self.series_values[first : first + length],
+            )
+            for name, module, depth, item, combine, length, first in self.series_table.tolist()
+        )
+
+    def series(self, name: str, *, module: str | None = None, depth: int | None = None) -> list[Series]:
+        """The series of a name, of one module or call if that is given."""
+        return [
+            series
+            for series in self._series_by_name.get(name, ())
+            if (module is None or series.module == module) and (depth is None or series.depth == depth)
+        ]
 
     def select(
         self, kind: SignalKind | str | None = None, *, module: str | None = None, depth: int | None = None
@@ -140,6 +170,9 @@ class Recording:
             and np.array_equal(self.unit_table, other.unit_table)
             and np.array_equal(self.unit_minimum, other.unit_minimum, equal_nan=True)
             and np.array_equal(self.unit_maximum, other.unit_maximum, equal_nan=True)
+            and [_without_values(series) for series in self.all_series]
+            == [_without_values(s) for s in other.all_series]
+            and np.array_equal(self.series_values, other.series_values, equal_nan=True)
         )
 
     __hash__ = None  # type: ignore[assignment]  # arrays inside: not hashable
@@ -149,6 +182,13 @@ class Recording:
             f"<Recording of {self.context.model_type or 'a model'}: {len(self.module_names)} modules,"
             f" {len(self.call_table)} calls, {len(self.signal_table)} signals>"
         )
+
+    @cached_property
+    def _series_by_name(self) -> dict[str, list[Series]]:
+        found: dict[str, list[Series]] = {}
+        for series in self.all_series:
+            found.setdefault(series.name, []).append(series)
+        return found
 
     @cached_property
     def _signals(self) -> list[Signal | None]:
@@ -201,6 +241,10 @@ def _is_same(a: Context, b: Context) -> bool:
     # A loss that is NaN is the same loss, though NaN is not equal to itself.
     both_nan = a.loss is not None and b.loss is not None and math.isnan(a.loss) and math.isnan(b.loss)
     return replace(a, loss=None) == replace(b, loss=None) if both_nan else a == b
+
+
+def _without_values(series: Series) -> tuple[str, str, int, str, Combine, int]:
+    return (series.name, series.module, series.depth, series.item, series.combine, len(series.values))
 
 
 def _matches(signal: Signal, kind: str | None, module: str | None, depth: int | None) -> bool:

@@ -1,6 +1,6 @@
 """Recordings on disk: a zip of one JSON header and plain numpy arrays. No pickle, so a file cannot run code.
 
-The layout, schema 1: `header.json` (format, schema version, names, shapes, exponent histograms, context) and one `.npy`
+The layout, schema 2: `header.json` (format, schema version, names, shapes, exponent histograms, context) and one `.npy`
 member, little-endian, for each array of a `Recording`. The same recording always makes the same bytes.
 """
 
@@ -26,6 +26,7 @@ from headwater.recording.tables import (
     CALL_COLUMNS,
     MODULE_COLUMNS,
     PARAMETER_COLUMNS,
+    SERIES_COLUMNS,
     SIGNAL_COLUMNS,
     UNIT_COLUMNS,
 )
@@ -39,7 +40,10 @@ _ARRAYS = {
     "unit_table": UNIT_COLUMNS,
     "unit_minimum": np.dtype("f8"),
     "unit_maximum": np.dtype("f8"),
+    "series_table": SERIES_COLUMNS,
+    "series_values": np.dtype("f8"),
 }
+_SINCE_SCHEMA_2 = ("series_table", "series_values")
 # Far above any recording (10,000 modules are some megabytes), far below what would exhaust a machine.
 _MAX_UNPACKED_BYTES = 4 * 2**30
 # What zipfile, zlib and numpy raise on bytes that are not what they should be.
@@ -137,11 +141,14 @@ def _unpacked(archive: zipfile.ZipFile, path: str | os.PathLike[str]) -> Recordi
             f"'{path}' would unpack to {unpacked_bytes} bytes; no recording is larger than {_MAX_UNPACKED_BYTES}"
         )
     try:
-        header = decode_header(_member(archive, _HEADER))
+        version, header = decode_header(_member(archive, _HEADER))
     except DamagedHeaderError as error:
         raise RecordingFileError(f"'{path}' {error}") from error
     arrays: dict[str, Any] = {
-        name: _array(_member(archive, f"{name}.npy"), name, dtype) for name, dtype in _ARRAYS.items()
+        name: np.empty(0, dtype)
+        if version == 1 and name in _SINCE_SCHEMA_2
+        else _array(_member(archive, f"{name}.npy"), name, dtype)
+        for name, dtype in _ARRAYS.items()
     }
     return Recording(**header, **arrays)
 

@@ -7,10 +7,12 @@ is a few megabytes of plain numbers.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 
 import numpy as np
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+OLDEST_READABLE_SCHEMA = 1  # what came later is empty there
 
 MODULE_COLUMNS = np.dtype(
     [
@@ -78,6 +80,56 @@ UNIT_COLUMNS = np.dtype(
     ]
 )
 
+SERIES_COLUMNS = np.dtype(
+    [
+        ("name", "i4"),  # index into `strings`
+        ("module", "i4"),
+        ("depth", "i4"),  # -1 where it is about the module or a parameter, not about one call
+        ("item", "i4"),  # index into `strings`: a parameter's own name, the path of an input or output, or ""
+        ("combine", "i4"),  # position in Combine
+        ("length", "i8"),
+        ("first_value", "i8"),  # offset into the values
+    ]
+)
+
+
+class Combine(StrEnum):
+    """What merging does with the same series of two recordings, entry by entry; where one ends, the other goes on."""
+
+    SUM = "sum"
+    MINIMUM = "minimum"
+    MAXIMUM = "maximum"
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """Numbers about one call, module or parameter that are no moments of a tensor: one per time step, unit or setting.
+
+    Args:
+        name: what they are, with the unit in the name.
+        module: path of the module; "" is the model itself.
+        depth: the call, or -1.
+        item: a parameter's own name, the path of an input or output, or "".
+        combine: how the same series of two passes become one.
+        values: float64, shape (length,).
+    """
+
+    name: str
+    module: str
+    depth: int
+    item: str
+    combine: Combine
+    values: np.ndarray
+
+
+@dataclass(frozen=True, slots=True)
+class SourceLine:
+    """One line of somebody's code: a path as Python knows it, the number from 1, and the text without its indentation."""
+
+    file: str
+    line: int
+    code: str
+
 
 @dataclass(frozen=True, slots=True)
 class ModuleInfo:
@@ -88,6 +140,7 @@ class ModuleInfo:
     parent: str | None
     training: bool
     is_leaf: bool
+    config: str = ""  # what `extra_repr()` says: "negative_slope=0.01"
 
 
 @dataclass(frozen=True, slots=True)

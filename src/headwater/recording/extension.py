@@ -1,0 +1,62 @@
+"""What probes find out after the pass, added to its recording."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from headwater.recording.builder import RecordingBuilder
+from headwater.recording.recording import Recording
+from headwater.recording.signal import SignalKind
+from headwater.recording.tables import Series
+from headwater.recording.tensor_stats import TensorStats
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """What the optimiser's next step would do to one parameter.
+
+    Args:
+        parameter: full name, as in `named_parameters()`.
+        stats: of the new values minus the old ones, in their dtype: exactly zero where rounding leaves a weight as it was.
+    """
+
+    parameter: str
+    stats: TensorStats
+
+
+def extended(recording: Recording, *, series: Sequence[Series] = (), updates: Sequence[Update] = ()) -> Recording:
+    """The recording with more series, and with updates of its parameters; the given one stays as it is.
+
+    Raises:
+        KeyError: a series names a module, or an update a parameter, that the recording does not have.
+
+    >>> import numpy as np
+    >>> from headwater.recording import Combine
+    >>> builder = RecordingBuilder()
+    >>> root = builder.add_module("", "Linear")
+    >>> more = Series("signal_to_noise", "", -1, "weight", Combine.MINIMUM, np.array([0.5]))
+    >>> extended(builder.build(), series=[more]).series("signal_to_noise")[0].values
+    array([0.5])
+    """
+    builder = RecordingBuilder.continuing(recording)
+    index_of = {name: index for index, name in enumerate(recording.module_names)}
+    owners = {parameter.name: parameter for parameter in recording.parameters}
+    first_depths: dict[str, int] = {}
+    for call in recording.calls:
+        first_depths.setdefault(call.module, call.depth)
+    for update in updates:
+        owner = owners[update.parameter]
+        builder.add_signal(
+            index_of[owner.module],
+            SignalKind.UPDATE,
+            update.stats,
+            depth=first_depths.get(owner.module, -1),
+            item=update.parameter.rpartition(".")[2],
+            shape=owner.shape,
+            dtype=owner.dtype,
+        )
+    for one in series:
+        module = index_of[one.module]
+        builder.add_series(one.name, one.values, module=module, depth=one.depth, item=one.item, combine=one.combine)
+    return builder.build(recording.context)
