@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headwater import recording as recordings
-from headwater.analysis import DepthProfile, depth_profile
+from headwater.analysis import DepthProfile, LineCost, Waterfall, depth_profile, line_costs, waterfall
 from headwater.findings import Finding, Rule, RuleVerdict
 from headwater.findings import judge as judge_recording
 from headwater.recording import Recording
 from headwater.report import (
     Document,
     TextReport,
+    annotated_file,
     as_data,
     can_show,
     document,
@@ -53,6 +54,30 @@ class Diagnosis:
     def profile(self) -> DepthProfile:
         """One row per call in execution order."""
         return depth_profile(self.recording)
+
+    @cached_property
+    def waterfall(self) -> Waterfall:
+        """The decades between the loss and the first layer, split by cause: the parts add up to the whole."""
+        return waterfall(self.recording)
+
+    @cached_property
+    def lines(self) -> tuple[LineCost, ...]:
+        """What each line of the code does to the gradient, the largest loss first; empty where lines were not traced."""
+        return line_costs(self.recording)
+
+    def annotate(self, path: str | Path | None = None, *, color: bool = False, ascii_only: bool = False) -> str:
+        """The source code of a file with the decades of each line in the margin, the hottest lines marked.
+
+        Args:
+            path: of the file, or of a notebook's cell as `lines` name it; without one, the file whose lines change the
+                gradient most.
+            color: marked lines in red.
+            ascii_only: for terminals and files that cannot show Unicode.
+
+        Raises:
+            ValueError: no operation was called from this file, or its code cannot be read any more.
+        """
+        return annotated_file(path, self.lines, color=color, ascii_only=ascii_only)
 
     @cached_property
     def document(self) -> Document:
@@ -104,6 +129,7 @@ def diagnose(
     *,
     loss: Callable[..., Any] | None = None,
     optimizer: Optimizer | None = None,
+    lines: bool = True,
     seed: int = 0,
     rules: Sequence[Rule] = ALL_RULES,
 ) -> Diagnosis:
@@ -116,6 +142,7 @@ def diagnose(
         loss: `loss(output, targets)` or `loss(output)`. Without one, the output is the loss if it is a scalar,
             `output.loss` is if there is one, and random N(0, 1) cotangents are sent back otherwise.
         optimizer: the optimiser that will train the model.
+        lines: also trace which line of the code each operation was called from; it takes some more time.
         seed: of the random cotangents.
         rules: what to look for.
 
@@ -129,7 +156,7 @@ def diagnose(
     """
     from headwater.capture import Problem, observe  # here, so that loading a saved recording needs no torch
 
-    return judge(observe(Problem(model, inputs, targets, loss, optimizer), seed=seed), rules)
+    return judge(observe(Problem(model, inputs, targets, loss, optimizer), seed=seed, lines=lines), rules)
 
 
 def judge(recording: Recording, rules: Sequence[Rule] = ALL_RULES) -> Diagnosis:

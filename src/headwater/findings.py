@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import ClassVar, Protocol
 
+from headwater.analysis import lines_of_modules
 from headwater.recording import Recording, SourceLine
 
 
@@ -100,4 +101,11 @@ def _judged(rule: Rule, recording: Recording) -> RuleVerdict:
     verdict = rule.check(recording)
     if isinstance(verdict, NotApplicable):
         return RuleVerdict(rule.code, rule.name, (), verdict.reason)
-    return RuleVerdict(rule.code, rule.name, tuple(verdict))
+    return RuleVerdict(rule.code, rule.name, tuple(_with_lines(finding, recording) for finding in verdict))
+
+
+def _with_lines(finding: Finding, recording: Recording) -> Finding:
+    """The finding with the lines of its modules, where the rule named none and lines were recorded."""
+    if finding.lines or not recording.line_table.size:
+        return finding
+    return replace(finding, lines=lines_of_modules(recording, finding.modules))

@@ -14,6 +14,7 @@ from headwater.recording import (
     Recording,
     RecordingBuilder,
     SignalKind,
+    SourceLine,
     TensorStats,
 )
 
@@ -90,6 +91,16 @@ def recordings(draw: st.DrawFn, contexts: st.SearchStrategy[Context] = CONTEXTS)
             item=draw(NAMES),
             combine=draw(st.sampled_from(Combine)),
         )
+    num_operations = draw(st.integers(0, 3))
+    for index in range(num_operations):
+        line = draw(st.none() | st.builds(SourceLine, NAMES, st.integers(0, 9), NAMES))
+        depth, norm = draw(st.integers(-1, len(called) - 1)), draw(ANY_FLOAT)
+        flags = {"is_finite": draw(st.booleans()), "is_cut": draw(st.booleans())}
+        builder.add_operation(draw(NAMES), line=line, depth=depth, gradient_norm=norm, **flags)
+        for producer in range(index):
+            builder.add_operation_edge(index, producer, draw(ANY_FLOAT))
+    if num_operations:
+        builder.add_made_by(draw(st.integers(0, 3)), draw(st.integers(0, num_operations - 1)))
     return builder.build(draw(contexts))
 
 

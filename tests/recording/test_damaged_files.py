@@ -293,6 +293,19 @@ WRONG_CELLS = [
     ("unit_table", "num_samples", -1),
     ("unit_table", "first_unit", 1),
     ("unit_table", "first_unit", -1),
+    ("line_table", "file", 99),
+    ("line_table", "code", -1),
+    ("operation_table", "name", 99),
+    ("operation_table", "line", 2),
+    ("operation_table", "line", -2),
+    ("operation_table", "depth", 2),
+    ("operation_table", "depth", -2),
+    ("edge_table", "operation", 3),
+    ("edge_table", "operation", 0),
+    ("edge_table", "producer", -1),
+    ("edge_table", "producer", 1),
+    ("made_by_table", "operation", 3),
+    ("made_by_table", "operation", -1),
     ("series_table", "name", 99),
     ("series_table", "module", 2),
     ("series_table", "depth", 2),
@@ -324,7 +337,19 @@ def test_a_unit_table_without_its_units_is_refused(path):
 
 @shared_folder
 @given(
-    st.sampled_from(["module_table", "call_table", "signal_table", "parameter_table", "unit_table", "series_table"]),
+    st.sampled_from(
+        [
+            "module_table",
+            "call_table",
+            "signal_table",
+            "parameter_table",
+            "unit_table",
+            "series_table",
+            "operation_table",
+            "edge_table",
+            "line_table",
+        ]
+    ),
     st.integers(0, 2**32),
 )
 @example("signal_table", 0)
@@ -344,5 +369,7 @@ def test_random_tables_are_refused_or_can_be_read_through(tmp_path, table, seed)
     assert [call.depth for call in recording.calls] == list(range(len(recording.calls)))
     assert all(len(units.minimum) == len(units.maximum) for units in recording.units)
     assert all(len(series.values) == len(recording.series(series.name)[0].values) for series in recording.all_series)
+    assert len(recording.operations) == len(recording.operation_table)
+    assert all(edge.producer < edge.operation for edge in recording.operation_edges)
     assert all(not signal.stats.norm < 0 and signal.parameter is not None for signal in recording)
     assert len(recording.parameters) == 1

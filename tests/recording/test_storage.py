@@ -123,6 +123,10 @@ def without_what_schema_2_added(recording):
         module_configs=("",) * len(recording.module_configs),
         series_table=recording.series_table[:0],
         series_values=recording.series_values[:0],
+        operation_table=recording.operation_table[:0],
+        edge_table=recording.edge_table[:0],
+        line_table=recording.line_table[:0],
+        made_by_table=recording.made_by_table[:0],
         context=replace(recording.context, optimizer=""),
     )
 

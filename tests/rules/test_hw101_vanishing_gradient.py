@@ -46,9 +46,7 @@ def test_a_sigmoid_network_is_told_that_its_sigmoids_do_it():
     finding = the_finding(_sigmoids(20), RULE)
     assert finding.severity is Severity.ERROR
     assert finding.modules == ("0",)
-    assert finding.cause == (
-        "The derivative of Sigmoid is small: 19 Sigmoid calls cost 13.3, 19 Linear calls cost 1.8 decades."
-    )
+    assert finding.cause == ("Sigmoid's derivative costs 13.3 of 15.1 decades over 19 calls, Linear 1.8 over 19.")
     assert finding.evidence["lost_decades"] == pytest.approx(15.1, abs=0.1)
     assert finding.evidence["factor_per_layer"] == pytest.approx(0.16)
     assert "Replace Sigmoid" in finding.remedies[0]
@@ -60,7 +58,7 @@ def test_a_rectified_network_with_small_weights_is_told_to_initialise():
     finding = the_finding(chain(layers(34, "ReLU", gain=0.7)), RULE)
     assert finding.severity is Severity.WARNING
     assert finding.cause.startswith(
-        "The weights are too small to make up for what the activations cut off: 33 ReLU calls"
+        "The weights are too small to make up for what the activations cut off: ReLU's derivative costs 5.1 of 5.1 decades"
     )
     assert "kaiming" in finding.remedies[0]
     assert_well_said([finding])
@@ -77,8 +75,8 @@ def test_large_weights_do_not_hide_the_norm_that_takes_it_all_back():
     steps = [step for _ in range(8) for step in (Step(gain=3.0), activation("LayerNorm", 0.1))]
     finding = the_finding(chain([*steps, Step()]), RULE)
     assert finding.cause == (
-        "LayerNorm divides by the deviation of a large signal: 8 LayerNorm calls cost 8.0 decades; "
-        "8 Linear calls give 3.3 back."
+        "LayerNorm divides by the deviation of a large signal: LayerNorm costs 8.0 decades over 8 calls; "
+        "Linear gives 3.3 back."
     )
 
 

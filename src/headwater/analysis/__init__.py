@@ -7,5 +7,12 @@ from headwater.analysis.gain import backward_gain as backward_gain
 from headwater.analysis.gain import cotangent as cotangent
 from headwater.analysis.gain import forward_gain as forward_gain
 from headwater.analysis.gain import gain_from_output_decades as gain_from_output_decades
+from headwater.analysis.line_costs import LineCost as LineCost
+from headwater.analysis.line_costs import line_costs as line_costs
+from headwater.analysis.line_costs import lines_of_modules as lines_of_modules
 from headwater.analysis.ratio import RatioFactors as RatioFactors
 from headwater.analysis.ratio import ratio_factors as ratio_factors
+from headwater.analysis.waterfall import Waterfall as Waterfall
+from headwater.analysis.waterfall import WaterfallPart as WaterfallPart
+from headwater.analysis.waterfall import WaterfallStep as WaterfallStep
+from headwater.analysis.waterfall import waterfall as waterfall

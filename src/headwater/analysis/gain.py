@@ -74,19 +74,28 @@ def cotangent(recording: Recording) -> TensorStats | None:
     >>> cotangent(builder.build()).norm
     5.0
     """
+    return merged_stats([signal.stats for signal in cotangent_signals(recording)])
+
+
+def cotangent_signals(recording: Recording) -> list[Signal]:
+    """The gradients that `cotangent` is made of.
+
+    >>> from headwater.recording import RecordingBuilder
+    >>> cotangent_signals(RecordingBuilder().build())
+    []
+    """
     at_output = [
         signal
         for depth in recording.children(-1)
         for signal in recording.select(SignalKind.ACTIVATION_GRADIENT, depth=depth)
         if signal.module == ""
     ]
-    found = (
+    return (
         _final(recording, [signal for signal in at_output if signal.stats.numel > 1])
         or [signal for signal in at_output if signal.shape]
         or _last_leaf_gradients(recording)
         or at_output
     )
-    return merged_stats([signal.stats for signal in found])
 
 
 def gain_from_output_decades(recording: Recording, depth: int) -> float:

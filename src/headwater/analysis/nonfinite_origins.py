@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from headwater.analysis.dataflow import Dataflow
-from headwater.recording import Call, Recording, Signal, SignalKind, TensorStats
+from headwater.recording import Call, Operation, Recording, Signal, SignalKind, TensorStats
 
 # What makes NaN of a row that is masked with -inf throughout: the mask before it is not to blame.
 _SOFTMAX_WORDS = ("softmax", "attention", "attn")
@@ -71,6 +71,43 @@ def backward_origin(recording: Recording) -> NonFiniteOrigin | None:
         if _inf_or_nan(signal.stats):
             return NonFiniteOrigin(signal.depth, signal.stats, parameter=signal.parameter)
     return None
+
+
+def forward_culprit(recording: Recording, origin: NonFiniteOrigin) -> Operation | None:
+    """The operation that made the values of a place in the forward pass; None where operations were not looked at.
+
+    >>> from headwater.recording import RecordingBuilder
+    >>> forward_culprit(RecordingBuilder().build(), NonFiniteOrigin(0, TensorStats(1))) is None
+    True
+    """
+    culprits = [o for o in recording.operations if o.is_cut and not o.is_finite]
+    place = recording.calls[origin.depth].parent if culprits and origin.is_between else origin.depth
+    inside = [o for o in culprits if o.depth >= 0 and place in (o.depth, *_callers(recording, o.depth))]
+    return inside[-1 if origin.stats.nan_count else 0] if inside else None
+
+
+def _callers(recording: Recording, depth: int) -> list[int]:
+    found = [recording.calls[depth].parent]
+    while found[-1] >= 0:
+        found.append(recording.calls[found[-1]].parent)
+    return found
+
+
+def backward_culprit(recording: Recording) -> Operation | None:
+    """The operation that gets a finite gradient and sends one that is not, the first on the gradient's way.
+
+    None where operations were not recorded, or where only the gradients of parameters are not finite.
+
+    >>> from headwater.recording import RecordingBuilder
+    >>> builder = RecordingBuilder()
+    >>> _ = builder.add_operation("F.linear", is_finite=False), builder.add_operation("torch.sqrt")
+    >>> builder.add_operation_edge(1, 0)
+    >>> backward_culprit(builder.build()).name
+    'torch.sqrt'
+    """
+    bad = [o.index for o in recording.operations if not o.is_finite and not o.is_cut]
+    readers = [e.operation for e in recording.operation_edges if bad and e.producer == bad[-1]]
+    return recording.operations[max(readers)] if readers else None
 
 
 def _first_made(recording: Recording, flow: Dataflow, is_bad: Callable[[TensorStats], bool]) -> NonFiniteOrigin | None:

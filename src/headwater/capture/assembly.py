@@ -13,6 +13,7 @@ from headwater.capture import torch_internals
 from headwater.capture.moments import stats_from_vector
 from headwater.capture.observations import Measured, ObservedCall, ObservedTensor
 from headwater.capture.observer import PassObserver
+from headwater.capture.operation_assembly import ObservedOperations
 from headwater.capture.weights import WeightWatcher
 from headwater.recording import Context, Recording, RecordingBuilder, SignalKind, TensorStats
 
@@ -21,28 +22,45 @@ _NAMED_IN_A_NOTE = 5
 _GRADIENTS = (SignalKind.ACTIVATION_GRADIENT, SignalKind.INPUT_GRADIENT, SignalKind.WEIGHT_GRADIENT)
 
 
-def assemble(model: nn.Module, observer: PassObserver, weights: WeightWatcher, context: Context) -> Recording:
+def assemble(
+    model: nn.Module,
+    observer: PassObserver,
+    weights: WeightWatcher,
+    operations: ObservedOperations | None,
+    context: Context,
+) -> Recording:
     """The recording of a finished observation."""
-    return _Assembly(model, observer, weights, context).build()
+    return _Assembly(model, observer, weights, operations, context).build()
 
 
 class _Assembly:
-    def __init__(self, model: nn.Module, observer: PassObserver, weights: WeightWatcher, context: Context) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        observer: PassObserver,
+        weights: WeightWatcher,
+        operations: ObservedOperations | None,
+        context: Context,
+    ) -> None:
         self._model = model
         self._named_modules = list(model.named_modules())
         self._observer = observer
         self._weights = weights
+        self._operations = operations
         self._context = context
         self._builder = RecordingBuilder()
         self._tensor_numbers: dict[ObservedTensor, int] = {}
         self._module_indices: dict[int, int] = {}
         self._index_by_name: dict[str, int] = {}
-        self._moved = _moved_to_host(_device_vectors(observer, weights))
+        self._depths: dict[ObservedCall, int] = {}
+        self._moved = _moved_to_host(_device_vectors(observer, weights, operations))
 
     def build(self) -> Recording:
         self._add_modules()
         depths = self._add_calls()
         self._add_weights(depths)
+        if self._operations is not None:
+            self._operations.add_to(self._builder, self._depths, self._tensor_numbers, self._gradient_stats)
         devices = sorted({str(watched.parameter.device) for watched in self._weights.parameters})
         return self._builder.build(
             replace(
@@ -68,7 +86,7 @@ class _Assembly:
 
     def _add_calls(self) -> dict[int, int]:
         """Adds calls with their signals; returns the depth of each module's first call."""
-        depths: dict[ObservedCall, int] = {}
+        depths = self._depths
         first_depths: dict[int, int] = {}
         for call in self._observer.calls:
             module = self._module_indices.get(id(call.module))
@@ -150,6 +168,10 @@ class _Assembly:
                         tensor=number,
                     )
 
+    def _gradient_stats(self, moments: Measured) -> TensorStats:
+        stats = self._moved[moments] if isinstance(moments, Tensor) else moments
+        return stats.scaled_by_power_of_two(-self._context.backward_scale_exponent)
+
     def _merged(self, kind: SignalKind, measured: Iterable[Measured | None]) -> TensorStats | None:
         """One statistic of all passes; None where nothing was measured."""
         merged: TensorStats | None = None
@@ -207,7 +229,9 @@ def _has_parameters(module: nn.Module) -> bool:
     return next(module.parameters(recurse=False), None) is not None
 
 
-def _device_vectors(observer: PassObserver, weights: WeightWatcher) -> Iterator[Tensor]:
+def _device_vectors(
+    observer: PassObserver, weights: WeightWatcher, operations: ObservedOperations | None
+) -> Iterator[Tensor]:
     """Every vector of moments that is still on its device."""
     for call in observer.calls:
         tensors = [read.tensor for read in call.inputs] + [tensor for _, tensor in call.outputs]
@@ -217,6 +241,8 @@ def _device_vectors(observer: PassObserver, weights: WeightWatcher) -> Iterator[
             yield from (m for m in read.gradients if isinstance(m, Tensor))
     for watched in weights.parameters:
         yield from (m for m in (watched.weight, *watched.gradients) if isinstance(m, Tensor))
+    if operations is not None:
+        yield from (m for m in operations.measured() if isinstance(m, Tensor))
 
 
 def _moved_to_host(vectors: Iterator[Tensor]) -> dict[Tensor, TensorStats]:

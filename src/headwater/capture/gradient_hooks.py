@@ -16,6 +16,7 @@ from headwater.capture.input_gradients import InputGradient, boundary_edges
 from headwater.capture.noting import Notes, measured_sum, noting_failures
 from headwater.capture.observations import Measured, ObservedCall, ObservedInput, ObservedTensor
 from headwater.capture.open_calls import OpenCalls
+from headwater.capture.operation_graph import ObservedOperation, OperationGraph
 
 
 class GradientHooks:
@@ -91,6 +92,21 @@ class GradientHooks:
             for source, edges in found.items():
                 self._hook_share(call, read_by_source[source], edges)
 
+    def hook_operations(self, graph: OperationGraph) -> None:
+        """Reads what arrives at each operation, and where several read one, what each of them sends to it."""
+        for operation in graph.operations:
+            by_node: dict[Any, list[int]] = {}
+            for node, number in operation.outputs:
+                by_node.setdefault(node, []).append(number)
+            for node, numbers in by_node.items():
+                self._handles.append(node.register_prehook(partial(self._receive_at, operation, numbers)))
+        for reader, producer in graph.shared():
+            shares = reader.sent.setdefault(producer, [])
+            for edges in reader.producers[producer].values():
+                gradient = InputGradient(edges, partial(self._receive_sent, shares))
+                self._input_gradients.append(gradient)
+                self._handles.extend(gradient.hook(edges))
+
     def _hook_share(self, call: ObservedCall, read: ObservedInput, edges: list[Any]) -> None:
         if not edges:
             return
@@ -123,6 +139,21 @@ class GradientHooks:
         measured = self.measured([gradient], "An activation gradient")
         if measured is not None:
             observed.gradients.append(measured)
+
+    @noting_failures
+    def _receive_at(
+        self, operation: ObservedOperation, numbers: list[int], gradients: tuple[Tensor | None, ...]
+    ) -> None:
+        for number in numbers:
+            gradient = gradients[number]
+            measured = None if gradient is None else measured_sum([gradient], "An operation's gradient", self.notes)
+            if measured is not None:
+                operation.gradients.append(measured)
+
+    def _receive_sent(self, shares: list[Measured], gradients: list[Tensor]) -> None:
+        measured = measured_sum(gradients, "An operation's gradient", self.notes)
+        if measured is not None:
+            shares.append(measured)
 
     @noting_failures
     def _pass_gradient(self, output_nr: int, receive: Any, gradients: tuple[Tensor | None, ...]) -> None:

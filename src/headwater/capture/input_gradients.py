@@ -19,7 +19,7 @@ from headwater.capture import torch_internals
 Edge = tuple[Node, int]  # a node and the number of one of its inputs (boundary) or outputs (source)
 Exit = tuple[Edge, Edge]  # from an input of a node made during the call to the output of one that was not
 
-_LEAF = (1 << 64) - 1  # sequence number of every node that adds to a leaf's gradient
+LEAF = (1 << 64) - 1  # sequence number of every node that adds to a leaf's gradient
 
 
 def boundary_edges(
@@ -45,10 +45,10 @@ def boundary_edges(
         nodes made the outputs: it is not known which exits belong to which.
     """
     found: dict[Edge, list[Edge]] = {source: [] for source in sources}
-    if any(node._sequence_nr() == _LEAF for node, _ in found):
+    if any(node._sequence_nr() == LEAF for node, _ in found):
         exits_of_children = {}
     exits: list[Exit] = []
-    stack = [node for node in outputs if first_sequence_number <= node._sequence_nr() < _LEAF]
+    stack = [node for node in outputs if first_sequence_number <= node._sequence_nr() < LEAF]
     exits_by_output = {stack[0]: exits} if len(stack) == 1 else {}
     inside = set(stack)
     while stack:
@@ -64,7 +64,7 @@ def boundary_edges(
                 number = source[0]._sequence_nr()
                 if number < first_sequence_number:
                     exits.append((edge, source))
-                elif number < _LEAF:
+                elif number < LEAF:
                     inside.add(source[0])
                     stack.append(source[0])
     # What a child has found may also have been reached past the child's output.

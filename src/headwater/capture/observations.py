@@ -49,12 +49,14 @@ class ObservedCall:
     parent: ObservedCall | None
     grad_enabled: bool
     first_sequence_number: int  # of the autograd nodes made during the call
+    end_sequence_number: int = -1  # the one after the last of them; -1 until the call has returned
     inputs: list[ObservedInput] = field(default_factory=list)
     outputs: list[tuple[str, ObservedTensor]] = field(default_factory=list)
     input_requires_grad: bool = False
     output_requires_grad: bool = False
     output_is_floating: bool = False
     finished: bool = False
+    line: tuple[str, int] = ("", 0)  # file and number of the line that called it, where lines are traced
     args_before_hooks: tuple[Any, ...] | None = None  # where the user's own pre-hooks may replace them
     units: tuple[Tensor, Tensor, int] | None = None
     frame: FrameType | None = None  # that runs the call; only while it does

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -15,15 +16,17 @@ from headwater.capture import torch_internals
 from headwater.capture.preservation import gradients_preserved, preserved
 from headwater.capture.problem import Problem, ProblemError
 from headwater.capture.recorder import Recorder, record
+from headwater.capture.source_lines import operation_name, source_line
 from headwater.capture.structure import map_tensors, named_tensors
-from headwater.recording import Recording, SignalKind
+from headwater.recording import NonFiniteOperation, Recording, SignalKind, extended
+from headwater.recording.recording import KINDS
 
 # A cotangent between 2**-20 and 2**20 leaves float32's exponents (-126 to 127) room for 30 decades of gain.
 _WELL_SCALED_EXPONENT = 20
 _MAX_SCALE_EXPONENT = 120
 
 
-def observe(problem: Problem, *, seed: int = 0, exponents: bool = False) -> Recording:
+def observe(problem: Problem, *, seed: int = 0, lines: bool = True, exponents: bool = False) -> Recording:
     """The recording of one forward and backward pass.
 
     Parameters, buffers, gradients, random states, flags and attributes are afterwards what they were. The inputs
@@ -35,6 +38,7 @@ def observe(problem: Problem, *, seed: int = 0, exponents: bool = False) -> Reco
     Args:
         problem: what to run.
         seed: of the random cotangents, where there is no loss.
+        lines: also trace which line of code each operation was called from.
         exponents: also count the gradients' elements per binary exponent.
 
     Raises:
@@ -47,9 +51,42 @@ def observe(problem: Problem, *, seed: int = 0, exponents: bool = False) -> Reco
     model = problem.model
     if any(is_lazy(tensor) for tensor in (*model.parameters(), *model.buffers())):
         model = copy.deepcopy(model, _copies_of_lazy_buffers(model))
-    recording = _run(model, problem, seed, 0, exponents)
+    recording = _run(model, problem, seed, 0, lines, exponents)
     exponent = _scale_exponent(recording)
-    return _run(model, problem, seed, exponent, exponents) if exponent else recording
+    if exponent:
+        recording = _run(model, problem, seed, exponent, lines, exponents)
+    if lines and _is_broken(recording):
+        recording = extended(recording, culprits=_culprits(model, problem))
+    return recording
+
+
+def _is_broken(recording: Recording) -> bool:
+    """Whether the forward pass or the loss made values that are not finite."""
+    loss = recording.context.loss
+    made = recording.signal_table[recording.signal_table["kind"] == KINDS.index(SignalKind.ACTIVATION)]
+    return (loss is not None and not math.isfinite(loss)) or bool((made["nan_count"] + made["inf_count"]).any())
+
+
+def _culprits(model: nn.Module, problem: Problem) -> list[NonFiniteOperation]:
+    """The operations that made the first NaN and the first infinity: by a second forward pass, with the same bits."""
+    args, kwargs = _arguments(problem.inputs)
+    with (
+        preserved(*_modules_of(model, problem)),
+        torch.inference_mode(False),
+        torch.enable_grad(),
+        record(model) as recorder,
+        recorder.search_non_finite() as search,
+    ):
+        _loss(problem, _called("the forward pass failed on the inputs", model, *args, **kwargs))
+        found = [culprit for culprit in (search.first_infinity, search.first_nan) if culprit is not None]
+        return [
+            NonFiniteOperation(
+                operation_name(culprit.function),
+                source_line(culprit.file, culprit.line) if culprit.file else None,
+                recorder.depth_of(culprit.call),
+            )
+            for culprit in found
+        ]
 
 
 def _copies_of_lazy_buffers(model: nn.Module) -> dict[int, Any]:
@@ -61,7 +98,7 @@ def _copies_of_lazy_buffers(model: nn.Module) -> dict[int, Any]:
     }
 
 
-def _run(model: nn.Module, problem: Problem, seed: int, scale_exponent: int, exponents: bool) -> Recording:
+def _run(model: nn.Module, problem: Problem, seed: int, scale_exponent: int, lines: bool, exponents: bool) -> Recording:
     args, kwargs = _arguments(problem.inputs)
     with (
         preserved(*_modules_of(model, problem)),
@@ -69,12 +106,14 @@ def _run(model: nn.Module, problem: Problem, seed: int, scale_exponent: int, exp
         torch.enable_grad(),
         record(model, exponents=exponents) as recorder,
     ):
-        output = _called("the forward pass failed on the inputs", model, *args, **kwargs)
-        loss = _loss(problem, output)
+        with recorder.trace_lines() if lines else nullcontext():
+            output = _called("the forward pass failed on the inputs", model, *args, **kwargs)
+            loss = _loss(problem, output)
         if loss is None:
             roots, cotangents = _random_cotangents(output, seed)
         else:
             roots, cotangents = [loss], [torch.full_like(loss, 2.0**scale_exponent)]
+        recorder.follow_operations(roots)
         with gradients_preserved(_other_leaves(roots, model)):
             _called("the backward pass failed", torch.autograd.backward, roots, cotangents)
         _note(recorder, problem, loss, seed, scale_exponent)

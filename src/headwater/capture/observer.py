@@ -7,7 +7,7 @@ path stays as it is, ScriptModules are seen, and there is nothing to clean up on
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -20,6 +20,7 @@ from headwater.capture.noting import Notes, measured_sum, noting_failures
 from headwater.capture.observations import Measured, ObservedCall, ObservedInput, ObservedTensor
 from headwater.capture.open_calls import OpenCalls
 from headwater.capture.rectifiers import is_rectifier, unit_extremes
+from headwater.capture.source_lines import calling_line
 from headwater.capture.structure import named_tensors, unknown_types
 from headwater.recording import TensorStats
 
@@ -36,6 +37,7 @@ class PassObserver:
         self.calls: list[ObservedCall] = []
         self.after_call: Callable[[nn.Module], None] | None = None  # is told each module that has run
         self.notes: Notes = {}
+        self.notes_lines = False  # of the calls: set before the forward pass
         self._observed = {id(module) for module in modules}
         self._rectifiers = {id(module) for module in modules if is_rectifier(module)}
         self._calls_without_grad: dict[int, list[ObservedCall]] = {}
@@ -68,6 +70,16 @@ class PassObserver:
         """Whether the module was part of the model when the observation began."""
         return id(module) in self._observed
 
+    def made_by_nodes(self) -> list[int]:
+        """Sequence numbers of the autograd nodes that made the tensors whose gradients are read."""
+        return [
+            tensor.sequence_number for call in self.calls for _, tensor in call.outputs if tensor.sequence_number >= 0
+        ]
+
+    def running(self) -> Sequence[ObservedCall]:
+        """The observed calls that this thread is inside of, innermost last."""
+        return self._open.running()
+
     @property
     def a_forward_is_running(self) -> bool:
         """Whether this thread is inside an observed call (a backward pass seen then is the model's own affair)."""
@@ -95,6 +107,8 @@ class PassObserver:
         if parent is not None:
             parent.children.append(call)
         self._open.begin(call)
+        if self.notes_lines:
+            call.line = calling_line(call.frame)
         if torch_internals.has_user_forward_hooks(module):
             # Process-wide hooks run before the module's own, which may replace the output: look after the last of them.
             call.late_hook = module.register_forward_hook(self._after_user_hooks, with_kwargs=True)
@@ -119,6 +133,7 @@ class PassObserver:
     def _finish(self, call: ObservedCall, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         self._open.end(call)
         call.finished = True
+        call.end_sequence_number = torch_internals.next_sequence_number()
         if self.after_call is not None:
             self.after_call(call.module)
         if call.args_before_hooks is not None and not _same_tensors(call.args_before_hooks, args):

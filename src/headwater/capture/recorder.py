@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Sequence
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, Self
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from headwater._version import __version__
 from headwater.capture import torch_internals
 from headwater.capture.assembly import assemble
 from headwater.capture.cpu_moments import load_fused_moments
+from headwater.capture.nonfinite_search import NonFiniteSearch
+from headwater.capture.observations import ObservedCall
 from headwater.capture.observer import PassObserver
+from headwater.capture.operation_assembly import ObservedOperations, intervals_of_leaf_calls
+from headwater.capture.operation_graph import OperationGraph
+from headwater.capture.source_lines import SourceLines
 from headwater.capture.weights import WeightWatcher
 from headwater.recording import Context, Recording
 
@@ -34,6 +40,8 @@ class Recorder:
         self._circumstances: dict[str, Any] = {}
         self._recording: Recording | None = None
         self._exit: ExitStack | None = None
+        self._lines: SourceLines | None = None
+        self._operations: ObservedOperations | None = None
 
     @property
     def recording(self) -> Recording:
@@ -75,8 +83,40 @@ class Recorder:
         with stack:
             self._weights.stop()
         context = Context(**{"cotangent": "user", "versions": _versions(), **self._circumstances})
-        self._recording = assemble(self._model, self._observer, self._weights, context)
+        self._recording = assemble(self._model, self._observer, self._weights, self._operations, context)
+        self._lines = self._operations = None
         del self._observer, self._weights
+
+    def trace_lines(self) -> SourceLines:
+        """A context manager for the forward pass and the loss: inside, each operation is noted with its line of code."""
+        self._observer.notes_lines = True
+        self._lines = SourceLines(self._observer.running)
+        return self._lines
+
+    def search_non_finite(self) -> NonFiniteSearch:
+        """A context manager for the forward pass and the loss: inside, every result is looked at for NaN and Inf."""
+        return NonFiniteSearch(self._observer.running)
+
+    @torch_internals.unseen
+    def follow_operations(self, roots: Sequence[Tensor]) -> None:
+        """Follows the backward pass that will begin at the roots from operation to operation, not only between modules.
+
+        Args:
+            roots: what `backward` will be called on.
+        """
+        calls = self._observer.calls
+        intervals = (
+            intervals_of_leaf_calls(calls)
+            if self._lines is None
+            else [(traced.first, traced.end) for traced in self._lines.operations]
+        )
+        graph = OperationGraph(roots, intervals, self._observer.made_by_nodes())
+        self._observer.gradients.hook_operations(graph)
+        self._operations = ObservedOperations(graph, self._lines, calls)
+
+    def depth_of(self, call: ObservedCall | None) -> int:
+        """Position of a call among all calls so far; -1 for none."""
+        return -1 if call is None else self._observer.calls.index(call)
 
     def note_circumstances(self, **circumstances: Any) -> None:
         """Fields of the recording's `Context` that only the caller knows, such as the loss."""

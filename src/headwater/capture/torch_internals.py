@@ -184,6 +184,15 @@ def next_sequence_number() -> int:
     return torch._C._autograd._get_sequence_nr()  # pyright: ignore[reportAttributeAccessIssue]
 
 
+def node_name(node: Node) -> str:
+    """What autograd calls the node, without its namespace and number: "Sigmoid", "AccumulateGrad".
+
+    >>> node_name(torch.ones(1, requires_grad=True).sigmoid().grad_fn)
+    'Sigmoid'
+    """
+    return re.sub(r"Backward\d*$", "", node.name().rpartition("::")[2])
+
+
 def leaves_behind(roots: Sequence[Tensor]) -> list[Tensor]:
     """The leaf tensors that a backward pass from the roots would add gradients to."""
     stack = [root.grad_fn for root in roots if root.grad_fn is not None]

@@ -3,6 +3,7 @@
 from headwater.recording.builder import RecordingBuilder as RecordingBuilder
 from headwater.recording.context import Context as Context
 from headwater.recording.exponent_histogram import ExponentHistogram as ExponentHistogram
+from headwater.recording.extension import NonFiniteOperation as NonFiniteOperation
 from headwater.recording.extension import Update as Update
 from headwater.recording.extension import extended as extended
 from headwater.recording.merging import merge as merge
@@ -15,6 +16,8 @@ from headwater.recording.storage import save as save
 from headwater.recording.tables import Call as Call
 from headwater.recording.tables import Combine as Combine
 from headwater.recording.tables import ModuleInfo as ModuleInfo
+from headwater.recording.tables import Operation as Operation
+from headwater.recording.tables import OperationEdge as OperationEdge
 from headwater.recording.tables import ParameterInfo as ParameterInfo
 from headwater.recording.tables import Series as Series
 from headwater.recording.tables import SourceLine as SourceLine

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,12 +13,17 @@ from headwater.recording.recording import KINDS, Recording
 from headwater.recording.signal import SignalKind
 from headwater.recording.tables import (
     CALL_COLUMNS,
+    EDGE_COLUMNS,
+    LINE_COLUMNS,
+    MADE_BY_COLUMNS,
     MODULE_COLUMNS,
+    OPERATION_COLUMNS,
     PARAMETER_COLUMNS,
     SERIES_COLUMNS,
     SIGNAL_COLUMNS,
     UNIT_COLUMNS,
     Combine,
+    SourceLine,
 )
 from headwater.recording.tensor_stats import TensorStats
 
@@ -53,6 +59,10 @@ class RecordingBuilder:
         self._series: list[tuple] = []
         self._series_values: list[np.ndarray] = []
         self._num_series_values = 0
+        self._operations: list[tuple] = []
+        self._edges: list[tuple] = []
+        self._lines: dict[tuple[int, int, int], int] = {}
+        self._made_by: list[tuple] = []
         self._num_tensors = 0
         self._strings: dict[str, int] = {}
         self._shapes: dict[tuple[int, ...], int] = {}
@@ -77,6 +87,10 @@ class RecordingBuilder:
         builder._series = recording.series_table.tolist()
         builder._series_values = [recording.series_values]
         builder._num_series_values = len(recording.series_values)
+        builder._operations = recording.operation_table.tolist()
+        builder._edges = recording.edge_table.tolist()
+        builder._lines = {line: number for number, line in enumerate(recording.line_table.tolist())}
+        builder._made_by = recording.made_by_table.tolist()
         builder._strings = {text: number for number, text in enumerate(recording.strings)}
         builder._shapes = {shape: number for number, shape in enumerate(recording.shapes)}
         builder._exponents = list(recording.exponents)
@@ -206,6 +220,32 @@ class RecordingBuilder:
         self._series_values.append(numbers)
         self._num_series_values += len(numbers)
 
+    def add_operation(
+        self,
+        name: str,
+        *,
+        line: SourceLine | None = None,
+        depth: int = -1,
+        gradient_norm: float = math.nan,
+        is_finite: bool = True,
+        is_cut: bool = False,
+    ) -> int:
+        """Adds the next operation in execution order and returns its index."""
+        number = -1
+        if line is not None:
+            key = (self._string(line.file), line.line, self._string(line.code))
+            number = self._lines.setdefault(key, len(self._lines))
+        self._operations.append((self._string(name), number, depth, gradient_norm, is_finite, is_cut))
+        return len(self._operations) - 1
+
+    def add_operation_edge(self, operation: int, producer: int, gradient_norm: float = math.nan) -> None:
+        """Adds what an operation sends to an earlier one."""
+        self._edges.append((operation, producer, gradient_norm))
+
+    def add_made_by(self, tensor: int, operation: int) -> None:
+        """Notes which operation made a measured tensor."""
+        self._made_by.append((tensor, operation))
+
     def build(self, context: Context | None = None) -> Recording:
         """The finished recording."""
         return Recording(
@@ -219,6 +259,10 @@ class RecordingBuilder:
             unit_maximum=np.concatenate([np.empty(0), *self._unit_maximum]),
             series_table=np.array(self._series, dtype=SERIES_COLUMNS),
             series_values=np.concatenate([np.empty(0), *self._series_values]),
+            operation_table=np.array(self._operations, dtype=OPERATION_COLUMNS),
+            edge_table=np.array(self._edges, dtype=EDGE_COLUMNS),
+            line_table=np.array(list(self._lines), dtype=LINE_COLUMNS),
+            made_by_table=np.array(self._made_by, dtype=MADE_BY_COLUMNS),
             module_configs=tuple(self._module_configs),
             strings=tuple(self._strings),
             shapes=tuple(self._shapes),

@@ -25,7 +25,7 @@ def inconsistency(recording: Recording) -> str | None:
     >>> inconsistency(builder.build())
     'a module has a parent that does not come before it'
     """
-    checks = (_in_modules, _in_calls, _in_signals, _in_parameters, _in_units, _in_series)
+    checks = (_in_modules, _in_calls, _in_signals, _in_parameters, _in_units, _in_series, _in_operations)
     return next((problem for check in checks for problem in check(recording)), None)
 
 
@@ -125,6 +125,20 @@ def _in_series(recording: Recording) -> Iterator[str]:
         table["first_value"], 0, len(recording.series_values) - table["length"] + 1
     ):
         yield "values of a series are missing"
+
+
+def _in_operations(recording: Recording) -> Iterator[str]:
+    lines, operations, edges = recording.line_table, recording.operation_table, recording.edge_table
+    if any(_outside(lines[column], 0, len(recording.strings)) for column in ("file", "code")):
+        yield "a line has no file or code"
+    if _outside(operations["name"], 0, len(recording.strings)) or _outside(operations["line"], -1, len(lines)):
+        yield "an operation has no name or line"
+    if _outside(operations["depth"], -1, len(recording.call_table)):
+        yield "an operation has no call"
+    if _outside(edges["operation"], 0, len(operations)) or _outside(edges["producer"], 0, edges["operation"]):
+        yield "an operation reads from none that came before it"
+    if _outside(recording.made_by_table["operation"], 0, len(operations)):
+        yield "a tensor was made by no operation"
 
 
 def _outside(column: np.ndarray, lowest: int, end: int | np.ndarray) -> bool:

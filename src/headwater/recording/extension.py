@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from headwater.recording.builder import RecordingBuilder
 from headwater.recording.recording import Recording
 from headwater.recording.signal import SignalKind
-from headwater.recording.tables import Series
+from headwater.recording.tables import Series, SourceLine
 from headwater.recording.tensor_stats import TensorStats
 
 
@@ -25,8 +25,29 @@ class Update:
     stats: TensorStats
 
 
-def extended(recording: Recording, *, series: Sequence[Series] = (), updates: Sequence[Update] = ()) -> Recording:
-    """The recording with more series, and with updates of its parameters; the given one stays as it is.
+@dataclass(frozen=True, slots=True)
+class NonFiniteOperation:
+    """An operation of the forward pass that returned a NaN or an infinity before any other did.
+
+    Args:
+        name: the torch function.
+        line: of the user's code; None where it is not known.
+        depth: of the innermost call it ran in; -1 outside of the model.
+    """
+
+    name: str
+    line: SourceLine | None
+    depth: int
+
+
+def extended(
+    recording: Recording,
+    *,
+    series: Sequence[Series] = (),
+    updates: Sequence[Update] = (),
+    culprits: Sequence[NonFiniteOperation] = (),
+) -> Recording:
+    """The recording with more series, updates of its parameters, and operations; the given one stays as it is.
 
     Raises:
         KeyError: a series names a module, or an update a parameter, that the recording does not have.
@@ -59,4 +80,6 @@ def extended(recording: Recording, *, series: Sequence[Series] = (), updates: Se
     for one in series:
         module = index_of[one.module]
         builder.add_series(one.name, one.values, module=module, depth=one.depth, item=one.item, combine=one.combine)
+    for culprit in culprits:
+        builder.add_operation(culprit.name, line=culprit.line, depth=culprit.depth, is_finite=False, is_cut=True)
     return builder.build(recording.context)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Hashable, Sequence
 from functools import reduce
@@ -13,9 +12,11 @@ import numpy as np
 
 from headwater.recording.builder import RecordingBuilder
 from headwater.recording.context import Context
+from headwater.recording.operation_merging import add_operations
 from headwater.recording.recording import KINDS, Recording
+from headwater.recording.series_merging import add_series
 from headwater.recording.signal import Signal, SignalKind
-from headwater.recording.tables import Call, Combine, ModuleInfo, ParameterInfo, Series, UnitExtremes
+from headwater.recording.tables import Call, ModuleInfo, ParameterInfo, UnitExtremes
 
 _Key = TypeVar("_Key", bound=Hashable)
 _OUTPUT_SIDE = (SignalKind.ACTIVATION, SignalKind.ACTIVATION_GRADIENT)
@@ -54,10 +55,11 @@ def _merge_two(a: Recording, b: Recording) -> Recording:
     builder = RecordingBuilder()
     index_of = _add_modules(builder, a, b)
     _add_calls(builder, a, b, index_of)
-    _add_signals(builder, a, b, index_of)
+    numbers = _add_signals(builder, a, b, index_of)
     _add_parameters(builder, a, b, index_of)
     _add_units(builder, a, b)
-    _add_series(builder, a, b, index_of)
+    add_series(builder, a, b, index_of)
+    add_operations(builder, a, b, lambda side, tensor: numbers.number((side, tensor)))
     return builder.build(context)
 
 
@@ -113,7 +115,7 @@ class _SignalKey(NamedTuple):
         return (0, self.depth, KINDS[self.kind] in _OUTPUT_SIDE, numbered_item, *self)
 
 
-def _add_signals(builder: RecordingBuilder, a: Recording, b: Recording, index_of: dict[str, int]) -> None:
+def _add_signals(builder: RecordingBuilder, a: Recording, b: Recording, index_of: dict[str, int]) -> _TensorNumbers:
     grouped: tuple[dict[_SignalKey, list[Signal]], ...] = ({}, {})
     for recording, signals_of in zip((a, b), grouped, strict=True):
         for signal in recording:
@@ -136,6 +138,7 @@ def _add_signals(builder: RecordingBuilder, a: Recording, b: Recording, index_of
             dtype=_same_dtype([signal.dtype for signal in signals], f"{signals[0].kind} of '{signals[0].module}'"),
             tensor=numbers.number((side, signals[0].tensor)),
         )
+    return numbers
 
 
 class _TensorNumbers:
@@ -198,35 +201,6 @@ def _merge_units(a: UnitExtremes, b: UnitExtremes) -> UnitExtremes:
         minimum=np.minimum(a.minimum, b.minimum),
         maximum=np.maximum(a.maximum, b.maximum),
     )
-
-
-_COMBINERS: dict[Combine, tuple[np.ufunc, float]] = {  # and what changes nothing
-    Combine.SUM: (np.add, 0.0),
-    Combine.MINIMUM: (np.minimum, math.inf),
-    Combine.MAXIMUM: (np.maximum, -math.inf),
-}
-
-
-def _add_series(builder: RecordingBuilder, a: Recording, b: Recording, index_of: dict[str, int]) -> None:
-    grouped: tuple[dict[tuple, list[Series]], ...] = ({}, {})
-    for recording, series_of in zip((a, b), grouped, strict=True):
-        for series in recording.all_series:
-            key = (series.depth, index_of[series.module], series.name, series.item, series.combine)
-            series_of.setdefault(key, []).append(series)
-    for key in _joint_order(list(grouped[0]), list(grouped[1]), lambda key: key):
-        depth, module, name, item, combine = key
-        values = reduce(
-            lambda x, y, combine=combine: _combined(x, y, combine),
-            (series.values for series_of in grouped for series in series_of.get(key, ())),
-        )
-        builder.add_series(name, values, module=module, depth=depth, item=item, combine=combine)
-
-
-def _combined(a: np.ndarray, b: np.ndarray, combine: Combine) -> np.ndarray:
-    function, neutral = _COMBINERS[combine]
-    length = max(len(a), len(b))
-    padded = [np.pad(values, (0, length - len(values)), constant_values=neutral) for values in (a, b)]
-    return function(*padded)
 
 
 def _merge_contexts(a: Context, b: Context) -> Context:

@@ -12,7 +12,17 @@ import numpy as np
 from headwater.recording.context import Context
 from headwater.recording.exponent_histogram import ExponentHistogram
 from headwater.recording.signal import Signal, SignalKind
-from headwater.recording.tables import Call, Combine, ModuleInfo, ParameterInfo, Series, UnitExtremes
+from headwater.recording.tables import (
+    Call,
+    Combine,
+    ModuleInfo,
+    Operation,
+    OperationEdge,
+    ParameterInfo,
+    Series,
+    SourceLine,
+    UnitExtremes,
+)
 from headwater.recording.tensor_stats import TensorStats
 
 KINDS: tuple[SignalKind, ...] = tuple(SignalKind)
@@ -33,6 +43,7 @@ class Recording:
         unit_table: which rectifier calls have per-unit extremes, and where in the unit arrays.
         unit_minimum, unit_maximum: those extremes, one entry per unit.
         series_table, series_values: further numbers about calls, modules and parameters.
+        operation_table, edge_table, line_table, made_by_table: the operations between the modules, where they were recorded.
         module_configs: what each module's `extra_repr()` says.
         strings, shapes, exponents: what the tables' indices point to.
         context: the circumstances.
@@ -48,6 +59,10 @@ class Recording:
     unit_maximum: np.ndarray
     series_table: np.ndarray
     series_values: np.ndarray
+    operation_table: np.ndarray
+    edge_table: np.ndarray
+    line_table: np.ndarray
+    made_by_table: np.ndarray
     module_configs: tuple[str, ...]
     strings: tuple[str, ...]
     shapes: tuple[tuple[int, ...], ...]
@@ -116,6 +131,30 @@ class Recording:
             for name, module, depth, item, combine, length, first in self.series_table.tolist()
         )
 
+    @cached_property
+    def lines(self) -> Sequence[SourceLine]:
+        """The lines of code that operations were called from, each once."""
+        strings = self.strings
+        return tuple(SourceLine(strings[file], line, strings[code]) for file, line, code in self.line_table.tolist())
+
+    @cached_property
+    def operations(self) -> Sequence[Operation]:
+        """The operations that the gradient goes through, in execution order; empty where they were not recorded."""
+        return tuple(
+            Operation(index, self.strings[name], self.lines[line] if line >= 0 else None, *rest)
+            for index, (name, line, *rest) in enumerate(self.operation_table.tolist())
+        )
+
+    @cached_property
+    def operation_edges(self) -> Sequence[OperationEdge]:
+        """What the operations send to each other."""
+        return tuple(OperationEdge(*row) for row in self.edge_table.tolist())
+
+    @cached_property
+    def operation_by_tensor(self) -> dict[int, int]:
+        """For each measured tensor, the index of the operation that made it, where it is known."""
+        return dict(self.made_by_table.tolist())
+
     def series(self, name: str, *, module: str | None = None, depth: int | None = None) -> list[Series]:
         """The series of a name, of one module or call if that is given."""
         return [
@@ -173,6 +212,9 @@ class Recording:
             and [_without_values(series) for series in self.all_series]
             == [_without_values(s) for s in other.all_series]
             and np.array_equal(self.series_values, other.series_values, equal_nan=True)
+            and list(map(repr, self.operations)) == list(map(repr, other.operations))  # a NaN is like another one
+            and list(map(repr, self.operation_edges)) == list(map(repr, other.operation_edges))
+            and self.operation_by_tensor == other.operation_by_tensor
         )
 
     __hash__ = None  # type: ignore[assignment]  # arrays inside: not hashable

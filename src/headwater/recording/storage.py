@@ -24,7 +24,11 @@ from headwater.recording.header import DamagedHeaderError, decode_header, encode
 from headwater.recording.recording import Recording
 from headwater.recording.tables import (
     CALL_COLUMNS,
+    EDGE_COLUMNS,
+    LINE_COLUMNS,
+    MADE_BY_COLUMNS,
     MODULE_COLUMNS,
+    OPERATION_COLUMNS,
     PARAMETER_COLUMNS,
     SERIES_COLUMNS,
     SIGNAL_COLUMNS,
@@ -42,8 +46,12 @@ _ARRAYS = {
     "unit_maximum": np.dtype("f8"),
     "series_table": SERIES_COLUMNS,
     "series_values": np.dtype("f8"),
+    "operation_table": OPERATION_COLUMNS,
+    "edge_table": EDGE_COLUMNS,
+    "line_table": LINE_COLUMNS,
+    "made_by_table": MADE_BY_COLUMNS,
 }
-_SINCE_SCHEMA_2 = ("series_table", "series_values")
+_SINCE_SCHEMA_2 = ("series_table", "series_values", "operation_table", "edge_table", "line_table", "made_by_table")
 # Far above any recording (10,000 modules are some megabytes), far below what would exhaust a machine.
 _MAX_UNPACKED_BYTES = 4 * 2**30
 # What zipfile, zlib and numpy raise on bytes that are not what they should be.

@@ -92,6 +92,29 @@ SERIES_COLUMNS = np.dtype(
     ]
 )
 
+OPERATION_COLUMNS = np.dtype(
+    [
+        ("name", "i4"),  # index into `strings`: a torch function, or an autograd node
+        ("line", "i4"),  # index into the lines, -1 where it is not known
+        ("depth", "i4"),  # of the innermost call it ran in, -1 outside of the model
+        ("gradient_norm", "f8"),  # of what arrived at its outputs; NaN where nothing did
+        ("is_finite", "?"),  # what arrived
+        ("is_cut", "?"),  # reads what wants a gradient, and returns what does not
+    ]
+)
+
+EDGE_COLUMNS = np.dtype(
+    [
+        ("operation", "i4"),
+        ("producer", "i4"),  # of what it reads; always an earlier one
+        ("gradient_norm", "f8"),  # of what it sends there; NaN where it is the only one that does
+    ]
+)
+
+LINE_COLUMNS = np.dtype([("file", "i4"), ("line", "i4"), ("code", "i4")])
+
+MADE_BY_COLUMNS = np.dtype([("tensor", "i4"), ("operation", "i4")])
+
 
 class Combine(StrEnum):
     """What merging does with the same series of two recordings, entry by entry; where one ends, the other goes on."""
@@ -129,6 +152,44 @@ class SourceLine:
     file: str
     line: int
     code: str
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One operation of the pass that the gradient goes through on its way to an observed tensor, or that cuts it off.
+
+    Args:
+        index: position in execution order.
+        name: the torch function ("torch.sigmoid"), the module that ran, or the autograd node.
+        line: of the user's code that called it; None where it is not known.
+        depth: of the innermost call it ran in; -1 outside of the model, as in the loss.
+        gradient_norm: norm of what arrived at its outputs; NaN where nothing did.
+        is_finite: whether that was finite; of one aside of the gradient's way, whether what it returned was.
+        is_cut: it read a tensor that wants a gradient and returned one that does not (detach, argmax, anything under
+            no_grad); such an operation is on no gradient's way.
+    """
+
+    index: int
+    name: str
+    line: SourceLine | None
+    depth: int
+    gradient_norm: float
+    is_finite: bool
+    is_cut: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class OperationEdge:
+    """An operation reads what an earlier one made, and sends it a gradient.
+
+    Args:
+        operation, producer: their indices.
+        gradient_norm: of what it sends; NaN where nobody else reads there, and all of the producer's comes from it.
+    """
+
+    operation: int
+    producer: int
+    gradient_norm: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,6 @@
 """Reports: what a diagnosis says, computed once as a document and rendered as text, HTML, data or figures."""
 
+from headwater.report.annotation import annotated_file as annotated_file
 from headwater.report.data import as_data as as_data
 from headwater.report.document import Document as Document
 from headwater.report.document import document as document

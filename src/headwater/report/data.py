@@ -54,6 +54,7 @@ def _finding(finding: Finding) -> dict[str, Any]:
         "cause": finding.cause,
         "evidence": dict(finding.evidence),
         "remedies": list(finding.remedies),
+        "lines": [asdict(line) for line in finding.lines],
     }
 
 

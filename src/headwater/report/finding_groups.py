@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from headwater.findings import Finding, RuleVerdict, Severity
-from headwater.recording import Recording
+from headwater.recording import Recording, SourceLine
 
 _MAX_MESSAGES = 4
 _MAX_MODULES = 6
+_MAX_LINES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +22,7 @@ class FindingGroup:
         messages: what each of them says.
         causes: why, each cause once.
         modules: where, each module once, with its type.
+        lines: of the user's code, each once.
     """
 
     code: str
@@ -29,6 +31,7 @@ class FindingGroup:
     messages: tuple[str, ...]
     causes: tuple[str, ...]
     modules: tuple[str, ...]
+    lines: tuple[SourceLine, ...]
     remedies: tuple[str, ...]
 
     def shortened(self) -> FindingGroup:
@@ -40,6 +43,7 @@ class FindingGroup:
             _first(self.messages, _MAX_MESSAGES, "like these"),
             _first(self.causes, _MAX_MESSAGES, "causes"),
             _first(self.modules, _MAX_MODULES, ""),
+            self.lines[:_MAX_LINES],
             self.remedies,
         )
 
@@ -68,6 +72,7 @@ def _group(members: Sequence[Finding], types: dict[str, str]) -> FindingGroup:
         messages=tuple(dict.fromkeys(finding.message for finding in members)),
         causes=tuple(dict.fromkeys(finding.cause for finding in members)),
         modules=tuple(_with_type(module, types.get(module)) for module in modules),
+        lines=tuple(dict.fromkeys(line for finding in members for line in finding.lines)),
         remedies=first.remedies,
     )
 

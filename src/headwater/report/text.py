@@ -15,6 +15,7 @@ from headwater.report.document import Document
 from headwater.report.finding_groups import FindingGroup
 from headwater.report.glyphs import ASCII, UNICODE, Glyphs
 from headwater.report.paragraphs import hanging, wrapped
+from headwater.report.places import place
 from headwater.report.text_table import SEVERITY_STYLE, table_lines
 
 _LEAST_WIDTH = 40
@@ -114,7 +115,9 @@ def _findings(document: Document, width: int, glyphs: Glyphs, show_all: bool) ->
 
 def _finding(group: FindingGroup, width: int, glyphs: Glyphs) -> Iterator[Text]:
     yield from wrapped(_title(group, glyphs), width)
-    for label, texts in (("what", group.messages), ("where", (", ".join(group.modules),)), ("why", group.causes)):
+    lines = tuple(f"{place(line)}{f'  {line.code}' if line.code else ''}" for line in group.lines)
+    where = (", ".join(group.modules),)
+    for label, texts in (("what", group.messages), ("where", where), ("line", lines), ("why", group.causes)):
         for index, text in enumerate(texts):
             yield from hanging(Text(_label(label, index), style="dim"), Text(glyphs.text(text)), width)
     for index, remedy in enumerate(group.remedies):

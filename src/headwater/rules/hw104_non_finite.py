@@ -9,9 +9,15 @@ from typing import ClassVar
 import numpy as np
 
 from headwater.analysis.dataflow import Dataflow, dataflow
-from headwater.analysis.nonfinite_origins import NonFiniteOrigin, backward_origin, forward_origin
+from headwater.analysis.nonfinite_origins import (
+    NonFiniteOrigin,
+    backward_culprit,
+    backward_origin,
+    forward_culprit,
+    forward_origin,
+)
 from headwater.findings import Finding, NotApplicable, Severity, Verdict
-from headwater.recording import Recording, SignalKind, TensorStats
+from headwater.recording import Operation, Recording, SignalKind, TensorStats
 from headwater.recording.recording import KINDS
 from headwater.rules.wording import distinct, named
 
@@ -19,6 +25,11 @@ _GRADIENTS = (SignalKind.ACTIVATION_GRADIENT, SignalKind.INPUT_GRADIENT, SignalK
 _BACKWARD_CAUSE = (
     "The forward values are finite but a derivative is not: sqrt or a norm at 0, acos or asin at ±1, torch.where with an "
     "infinite branch that is not taken, a fully masked attention row."
+)
+
+_BACKWARD_REMEDIES = (
+    "Move the guard inside: torch.where(ok, x, 1) before the operation, not only torch.where(ok, f(x), 0) after it.",
+    "Add an eps under the root, or use a function with a safe derivative (torch.linalg.vector_norm).",
 )
 
 
@@ -32,6 +43,7 @@ class _Origin:
     phase: str
     cause: str
     remedies: tuple[str, ...]
+    operation: Operation | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,8 +87,10 @@ class NonFinite:
                 "inf_count": 0 if stats is None else stats.inf_count,
                 "numel": 0 if stats is None else stats.numel,
                 "phase": origin.phase,
+                "operation": "" if origin.operation is None else origin.operation.name,
             },
             remedies=origin.remedies,
+            lines=() if origin.operation is None or origin.operation.line is None else (origin.operation.line,),
         )
 
 
@@ -92,8 +106,10 @@ def _severity(recording: Recording) -> Severity | None:
     if np.any(of_weights["nan_count"]) or np.any(of_weights["inf_count"]):
         return Severity.ERROR
     # NaN that a call reads and gets rid of (missing values in the data) is its job.
-    if np.any(table["nan_count"][table["kind"] != KINDS.index(SignalKind.INPUT)]) or np.any(
-        table["inf_count"][is_gradient]
+    if (
+        np.any(table["nan_count"][table["kind"] != KINDS.index(SignalKind.INPUT)])
+        or np.any(table["inf_count"][is_gradient])
+        or any(not operation.is_finite and not operation.is_cut for operation in recording.operations)
     ):
         return Severity.WARNING
     return Severity.WARNING if not is_gradient.any() and any(stats and stats.inf_count for stats in outputs) else None
@@ -144,23 +160,27 @@ def _forward(recording: Recording) -> _Origin | None:
     if not has_nan and loss_is_finite and _backward(recording) is not None:
         return None  # infinities that the forward pass got over
     call = recording.calls[found.depth]
+    operation = forward_culprit(recording, found)
     place = f"What {named(call)} reads" if found.is_between else f"The output of {named(call)}"
     return _Origin(
         _places(recording, flow, found) if found.is_between else (call.module,),
         found.stats,
         place,
         "in the forward pass",
-        f"{_maker(recording, found)} leaves its domain or the range of its dtype (exp, log, division, sqrt, a softmax over a "
+        f"{_maker(recording, found, operation)} leaves its domain or the range of its dtype (exp, log, division, sqrt, a softmax over a "
         "fully masked row).",
         (
             "Keep its input in range: clamp before log, sqrt and division, subtract the maximum before exp.",
             "Let each row of an attention attend to something.",
             "In float16, try bfloat16 or float32 for this module.",
         ),
+        operation,
     )
 
 
-def _maker(recording: Recording, found: NonFiniteOrigin) -> str:
+def _maker(recording: Recording, found: NonFiniteOrigin, operation: Operation | None) -> str:
+    if operation is not None:
+        return f"{operation.name}, called with finite values,"
     if not found.is_between:
         return "Its input is finite: the operation"
     parent = recording.calls[found.depth].parent
@@ -183,23 +203,43 @@ def _places(recording: Recording, flow: Dataflow, found: NonFiniteOrigin) -> tup
 def _backward(recording: Recording) -> _Origin | None:
     found = backward_origin(recording)
     if found is None:
-        return None
+        return _between_functions(recording)
+    operation = backward_culprit(recording)
     where = ""
     if found.is_between and _is_output(recording, found.depth):
         where = "The derivative of the loss is not finite at the model's output. "
-    elif found.is_between:
+    elif found.is_between and operation is None:
         where = "It is made by an operation behind that module, outside of any. "
     return _Origin(
         (recording.calls[found.depth].module if found.depth >= 0 else found.parameter.rpartition(".")[0],),
         found.stats,
         _gradient_in_words(recording, found),
         "in the backward pass",
-        f"{where}{_BACKWARD_CAUSE}",
-        (
-            "Move the guard inside: torch.where(ok, x, 1) before the operation, not only torch.where(ok, f(x), 0) after it.",
-            "Add an eps under the root, or use a function with a safe derivative (torch.linalg.vector_norm).",
-        ),
+        f"{where}{_by(operation)}{_BACKWARD_CAUSE}",
+        _BACKWARD_REMEDIES,
+        operation,
     )
+
+
+def _between_functions(recording: Recording) -> _Origin | None:
+    """A gradient between two operations of no module, which the second one masks."""
+    operation = backward_culprit(recording)
+    if operation is None:
+        return None
+    module = recording.calls[operation.depth].module if operation.depth >= 0 else ""
+    return _Origin(
+        (module,),
+        None,
+        f"The gradient that {operation.name} sends on",
+        "in the backward pass",
+        f"{_by(operation)}{_BACKWARD_CAUSE}",
+        _BACKWARD_REMEDIES,
+        operation,
+    )
+
+
+def _by(operation: Operation | None) -> str:
+    return f"The derivative of {operation.name} makes it. " if operation is not None else ""
 
 
 def _gradient_in_words(recording: Recording, found: NonFiniteOrigin) -> str:

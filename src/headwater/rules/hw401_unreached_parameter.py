@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from headwater.analysis.dataflow import dataflow
 from headwater.findings import Finding, NotApplicable, Severity, Verdict
-from headwater.recording import Call, ParameterInfo, Recording, SignalKind
+from headwater.recording import Call, Operation, ParameterInfo, Recording, SignalKind, SourceLine
 from headwater.rules.wording import counted, distinct, listed, named
 
 _GRADIENTS = (SignalKind.WEIGHT_GRADIENT, SignalKind.ACTIVATION_GRADIENT)
@@ -22,6 +22,7 @@ class _Cut:
     culprits: tuple[str, ...]
     cause: str
     remedies: tuple[str, ...]
+    lines: tuple[SourceLine, ...] = ()
 
 
 _NOT_CHOSEN = _Cut(
@@ -48,6 +49,8 @@ _NOT_IN_THE_LOSS = _Cut(
     "It ran, but the loss does not depend on what it returned.",
     ("Use its output in the loss, or remove the module.", "If it is meant, freeze it: requires_grad_(False)."),
 )
+_KINDS_OF_CUTS = "detach(), .data, .item(), no_grad(), or a new tensor made from the values"
+_MOST_LINES = 3
 _FREEZE = "If it is meant, freeze what is before it: requires_grad_(False)."
 
 
@@ -96,6 +99,7 @@ class UnreachedParameter:
                 "first_parameter": names[0],
             },
             remedies=cut.remedies,
+            lines=cut.lines,
         )
 
 
@@ -160,21 +164,31 @@ class _Cuts:
         return found[::-1]
 
     def _cut_at(self, call: Call) -> _Cut:
+        inside = self._cutting_operations(call.depth, nested=True)
         if not call.grad_enabled:
             while call.parent >= 0 and not self._recording.calls[call.parent].grad_enabled:
                 call = self._recording.calls[call.parent]
+            inside = self._cutting_operations(call.depth, nested=True)
             cause = f"{named(call)} ran with gradients off."
             remedy = "Remove torch.no_grad(), inference_mode() or set_grad_enabled(False) around the call."
         elif not call.output_is_floating:
-            cause = f"{named(call)} returns integers (argmax, rounding, sampling), which have no gradient."
+            how = _names(inside) or "argmax, rounding, sampling"
+            cause = f"{named(call)} returns integers ({how}), which have no gradient."
             remedy = "Use a differentiable stand-in: softmax instead of argmax, a straight-through estimator, Gumbel-softmax."
         else:
-            cause = (
-                f"Inside {named(call)} the graph is cut: detach(), .data, .item(), no_grad(), or a new tensor made from the "
-                "values."
-            )
+            cause = f"Inside {named(call)} the graph is cut{_by(inside)}."
             remedy = f"Look for detach() and its kin in the forward of {named(call)}, and remove it."
-        return _Cut(Severity.ERROR, (call.module,), cause, (remedy, _FREEZE))
+        return _Cut(Severity.ERROR, (call.module,), cause, (remedy, _FREEZE), _lines(inside))
+
+    def _cutting_operations(self, depth: int, *, nested: bool) -> list[Operation]:
+        """Those that ran in a call itself, or, if they may be nested, in the calls it made."""
+        calls = self._recording.calls
+        around = {depth}
+        for call in calls[depth + 1 :] if nested else ():
+            if call.parent in around:
+                around.add(call.depth)
+        cuts = [operation for operation in self._recording.operations if operation.is_cut and operation.is_finite]
+        return [operation for operation in cuts if operation.depth in around]
 
     def _cut_behind(self, call: Call) -> _Cut | None:
         """A cut in the caller's forward: the next call reads a tensor of the same shape that needs no gradient."""
@@ -196,10 +210,23 @@ class _Cuts:
         if reader.input_requires_grad or not is_fresh or not call.output_requires_grad or not reader.grad_enabled:
             return None
         caller = self._recording.calls[call.parent]
+        inside = self._cutting_operations(caller.depth, nested=False)
         return _Cut(
             Severity.ERROR,
             (caller.module, call.module, reader.module),
-            f"Between {named(call)} and {named(reader)}, in the forward of {named(caller)}, the graph is cut: detach(), "
-            ".data, .item(), no_grad(), or a new tensor made from the values.",
+            f"Between {named(call)} and {named(reader)}, in the forward of {named(caller)}, the graph is cut{_by(inside)}.",
             (f"Look for detach() and its kin in the forward of {named(caller)}, and remove it.", _FREEZE),
+            _lines(inside),
         )
+
+
+def _names(operations: list[Operation]) -> str:
+    return ", ".join(distinct([operation.name for operation in operations])[:_MOST_LINES])
+
+
+def _by(operations: list[Operation]) -> str:
+    return f" by {_names(operations)}" if operations else f": {_KINDS_OF_CUTS}"
+
+
+def _lines(operations: list[Operation]) -> tuple[SourceLine, ...]:
+    return tuple(dict.fromkeys(o.line for o in operations if o.line is not None))[:_MOST_LINES]

@@ -1,0 +1,114 @@
+"""Turns the operations that were observed into rows of the recording."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from headwater.capture.observations import Measured, ObservedCall, ObservedTensor
+from headwater.capture.operation_graph import Interval, ObservedOperation, OperationGraph
+from headwater.capture.source_lines import SourceLines, operation_name, source_line
+from headwater.recording import RecordingBuilder, SourceLine, TensorStats, merged_stats
+
+StatsOf = Callable[[Measured], TensorStats]
+
+
+class ObservedOperations:
+    """The operations behind some roots, and the lines they come from where those were traced.
+
+    Args:
+        graph: the operations.
+        lines: what the function mode noted; None where lines were not asked for.
+        calls: all calls of modules, in execution order.
+    """
+
+    def __init__(self, graph: OperationGraph, lines: SourceLines | None, calls: Sequence[ObservedCall]) -> None:
+        self.graph = graph
+        traced = self._traced = None if lines is None else lines.operations
+        self._cuts = () if lines is None else tuple(lines.cuts)
+        self._leaves = None if traced is not None else leaf_calls(calls)
+        self._calls = [call for call in calls if call.end_sequence_number >= 0]
+        self._firsts = [call.first_sequence_number for call in self._calls]
+
+    def measured(self) -> Iterable[Measured]:
+        """All that was measured of them, to be moved from its device."""
+        for operation in self.graph.operations:
+            yield from operation.gradients
+            for shares in operation.sent.values():
+                yield from shares
+
+    def add_to(
+        self,
+        builder: RecordingBuilder,
+        depths: Mapping[ObservedCall, int],
+        tensor_numbers: Mapping[ObservedTensor, int],
+        stats_of: StatsOf,
+    ) -> None:
+        """Adds operations, edges and which operation made which tensor."""
+        indices: dict[ObservedOperation, int] = {}
+        for operation in self.graph.operations:
+            call = self._call_around(operation)
+            stats = merged_stats([stats_of(measured) for measured in operation.gradients])
+            indices[operation] = builder.add_operation(
+                self._name(operation),
+                line=self._line(operation, call),
+                depth=-1 if call is None else depths.get(call, -1),
+                gradient_norm=math.nan if stats is None else stats.norm,
+                is_finite=stats is None or not stats.nonfinite_count,
+            )
+        for operation in self.graph.operations:
+            for producer in operation.producers:
+                sent = merged_stats([stats_of(measured) for measured in operation.sent.get(producer, ())])
+                norm = math.nan if sent is None else sent.norm
+                builder.add_operation_edge(indices[operation], indices[producer], norm)
+        for cut in self._cuts:
+            builder.add_operation(
+                operation_name(cut.function),
+                line=source_line(cut.file, cut.line) if cut.file else None,
+                depth=-1 if cut.call is None else depths.get(cut.call, -1),
+                is_cut=True,
+            )
+        by_number = self.graph.by_sequence_number()
+        for tensor, number in tensor_numbers.items():
+            maker = by_number.get(tensor.sequence_number)
+            if maker in indices:
+                builder.add_made_by(number, indices[maker])
+
+    def _name(self, operation: ObservedOperation) -> str:
+        if operation.interval < 0:
+            return operation.name
+        if self._traced is not None:
+            return operation_name(self._traced[operation.interval].function)
+        assert self._leaves is not None
+        return type(self._leaves[operation.interval].module).__name__
+
+    def _line(self, operation: ObservedOperation, call: ObservedCall | None) -> SourceLine | None:
+        """Where it was called; for what is no torch function (a custom autograd.Function), where its module was."""
+        if self._traced is None:
+            return None
+        if operation.interval >= 0:
+            traced = self._traced[operation.interval]
+            file, line = traced.file, traced.line
+        else:
+            file, line = ("", 0) if call is None else call.line
+        return source_line(file, line) if file else None
+
+    def _call_around(self, operation: ObservedOperation) -> ObservedCall | None:
+        """The innermost call in which the operation ran: calls begin in order, and are nested."""
+        position = bisect_right(self._firsts, operation.first) - 1
+        call = self._calls[position] if position >= 0 else None
+        while call is not None and not operation.first < call.end_sequence_number:
+            call = call.parent
+        return call
+
+
+def leaf_calls(calls: Iterable[ObservedCall]) -> list[ObservedCall]:
+    """The finished calls that called no other and made autograd nodes."""
+    parents = {call.parent for call in calls if call.parent is not None}
+    return [call for call in calls if call not in parents and call.first_sequence_number < call.end_sequence_number]
+
+
+def intervals_of_leaf_calls(calls: Iterable[ObservedCall]) -> list[Interval]:
+    """The sequence numbers of the nodes that each of them made."""
+    return [(call.first_sequence_number, call.end_sequence_number) for call in leaf_calls(calls)]

@@ -1,0 +1,184 @@
+"""Notes which line of the user's code called each torch function, while a forward pass runs.
+
+A line is looked for from the operation outwards: the innermost frame that is neither torch's nor a library's. Where a
+whole model comes from a library, the innermost line of that library stands for it.
+"""
+
+from __future__ import annotations
+
+import functools
+import linecache
+import site
+import sys
+import sysconfig
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode, resolve_name
+
+from headwater.capture import torch_internals
+from headwater.capture.observations import ObservedCall
+from headwater.recording import SourceLine
+
+_OWN = str(Path(__file__).parents[1])
+_COMMAND_LINE = str(Path(_OWN) / "cli")
+_OWN_NETWORKS = str(Path(_OWN) / "networks")
+_TORCH = str(Path(torch.__file__).parent)
+_LONGEST_CODE = 200
+_MOST_CUTS = 1000  # under no_grad every operation is one
+
+
+class TracedOperation(NamedTuple):
+    """One call of a torch function that made autograd nodes.
+
+    Args:
+        first, end: the nodes' sequence numbers are in `range(first, end)`.
+        function: what was called.
+        file, line: where the user's code called it; "" and 0 where no such line is on the stack.
+    """
+
+    first: int
+    end: int
+    function: Callable[..., Any]
+    file: str
+    line: int
+
+
+class TracedCut(NamedTuple):
+    """A torch function that read a tensor which wants a gradient, and returned one that does not.
+
+    Args:
+        call: the innermost call of a module that it ran in.
+        function: what was called.
+        file, line: where the user's code called it.
+    """
+
+    call: ObservedCall | None
+    function: Callable[..., Any]
+    file: str
+    line: int
+
+
+class SourceLines(TorchFunctionMode):
+    """Inside, every torch function that makes autograd nodes, or cuts the graph, is noted with the line that called it.
+
+    Args:
+        running: the calls of modules that the thread is inside of, innermost last.
+    """
+
+    def __init__(self, running: Callable[[], Sequence[ObservedCall]] = tuple) -> None:
+        super().__init__()
+        self.operations: list[TracedOperation] = []
+        self.cuts: dict[TracedCut, None] = {}
+        self._running = running
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Calls the function, and notes it if autograd's sequence number has moved, or if it should have."""
+        first = torch_internals.next_sequence_number()
+        result = func(*args, **(kwargs or {}))
+        end = torch_internals.next_sequence_number()
+        if end != first:
+            file, line = calling_line(sys._getframe(1))
+            self.operations.append(TracedOperation(first, end, func, file, line))
+        elif isinstance(result, Tensor) and len(self.cuts) < _MOST_CUTS:
+            with torch_internals.without_function_modes():
+                is_cut = _is_cut(func, result, args)
+            if is_cut:
+                running = self._running()
+                cut = TracedCut(running[-1] if running else None, func, *calling_line(sys._getframe(1)))
+                self.cuts[cut] = None
+        return result
+
+
+def _is_cut(function: Callable[..., Any], result: Tensor, args: Sequence[Any]) -> bool:
+    """Masks are no cuts, nor is what reads but a shape: these have no gradient, and nobody expects one."""
+    name = getattr(function, "__name__", "")
+    return (
+        not result.requires_grad
+        and result.dtype is not torch.bool
+        and not name.endswith("_like")
+        and not name.startswith("new_")
+        and any(isinstance(argument, Tensor) and argument.requires_grad for argument in args)
+    )
+
+
+def calling_line(frame: FrameType | None) -> tuple[str, int]:
+    """File and line of the innermost frame of the user's code, or else of a library's; ("", 0) where neither is.
+
+    Frames outside of Headwater's own are the script that asked, and count only where the model's own code does not; the
+    command line is nobody's script.
+
+    >>> file, line = calling_line(sys._getframe())
+    >>> line > 0
+    True
+    """
+    in_library = outside = ("", 0)
+    is_outside = False
+    while frame is not None and not frame.f_code.co_filename.startswith(_COMMAND_LINE):
+        file = frame.f_code.co_filename
+        owner = _owner(file)
+        if owner == "user" and not is_outside:
+            return file, frame.f_lineno
+        if owner == "user" and not outside[0]:
+            outside = (file, frame.f_lineno)
+        if owner == "library" and not is_outside and not in_library[0]:
+            in_library = (file, frame.f_lineno)
+        is_outside = is_outside or owner == "headwater"
+        frame = frame.f_back
+    return in_library if in_library[0] else outside
+
+
+def source_line(file: str, line: int) -> SourceLine:
+    """The line with its text, as far as Python still knows it; a notebook's cell is known as long as it runs.
+
+    >>> source_line("nowhere.py", 1)
+    SourceLine(file='nowhere.py', line=1, code='')
+    """
+    code = linecache.getline(file, line).strip()[:_LONGEST_CODE]
+    return SourceLine(_printable(file), line, _printable(code))
+
+
+@functools.cache
+def operation_name(function: Callable[..., Any]) -> str:
+    """What a torch function is called in code that uses it.
+
+    >>> operation_name(torch.sigmoid), operation_name(torch.Tensor.matmul), operation_name(torch.nn.functional.gelu)
+    ('torch.sigmoid', 'Tensor.matmul', 'F.gelu')
+    """
+    name = resolve_name(function) or getattr(function, "__name__", None) or repr(function)
+    for long, short in (("torch.nn.functional.", "F."), ("torch.Tensor.", "Tensor."), ("torch._C._nn.", "F.")):
+        if name.startswith(long):
+            name = short + name.removeprefix(long)
+    return _printable(name.removesuffix(".__get__"))
+
+
+def _printable(text: str) -> str:
+    return text.encode(errors="replace").decode()
+
+
+@functools.cache
+def _owner(file: str) -> str:
+    """Whose code a file is: "torch", "headwater", "library" (installed, or Python's own) or "user"."""
+    if file.startswith(_TORCH):
+        return "torch"
+    if file.startswith(_OWN):
+        return "library" if file.startswith(_OWN_NETWORKS) else "headwater"
+    if file.startswith("<frozen ") or any(file.startswith(folder) for folder in _library_folders()):
+        return "library"
+    return "user"
+
+
+@functools.cache
+def _library_folders() -> tuple[str, ...]:
+    return tuple(dict.fromkeys(_found_library_folders()))
+
+
+def _found_library_folders() -> Iterator[str]:
+    for name in ("stdlib", "platstdlib", "purelib", "platlib"):
+        yield sysconfig.get_paths()[name]
+    yield from site.getsitepackages()
+    yield site.getusersitepackages()
