@@ -65,19 +65,27 @@ class Diagnosis:
         """What each line of the code does to the gradient, the largest loss first; empty where lines were not traced."""
         return line_costs(self.recording)
 
-    def annotate(self, path: str | Path | None = None, *, color: bool = False, ascii_only: bool = False) -> str:
+    def annotate(
+        self,
+        path: str | Path | None = None,
+        *,
+        around: int | None = None,
+        color: bool = False,
+        ascii_only: bool = False,
+    ) -> str:
         """The source code of a file with the decades of each line in the margin, the hottest lines marked.
 
         Args:
             path: of the file, or of a notebook's cell as `lines` name it; without one, the file whose lines change the
                 gradient most.
+            around: only from so many lines before the first line that counts to so many after the last; None for all.
             color: marked lines in red.
             ascii_only: for terminals and files that cannot show Unicode.
 
         Raises:
             ValueError: no operation was called from this file, or its code cannot be read any more.
         """
-        return annotated_file(path, self.lines, color=color, ascii_only=ascii_only)
+        return annotated_file(path, self.lines, around=around, color=color, ascii_only=ascii_only)
 
     @cached_property
     def document(self) -> Document:

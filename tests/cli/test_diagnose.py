@@ -182,3 +182,29 @@ def _read(terminal):
         return os.read(terminal, 65536)
     except OSError:  # Linux says so when the other side has gone
         return b""
+
+
+def test_lines_prints_the_users_code_with_the_decades_in_the_margin(folder, capsys):
+    (folder / "own.py").write_text(
+        "import headwater as hw, torch\n"
+        "class Net(torch.nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.layers = torch.nn.ModuleList(torch.nn.Linear(8, 8) for _ in range(20))\n"
+        "    def forward(self, x):\n"
+        "        for layer in self.layers:\n"
+        "            x = torch.sigmoid(layer(x))\n"
+        "        return x\n"
+        "def problem():\n"
+        "    return hw.Problem(Net(), torch.randn(4, 8))\n"
+    )
+    assert main(["diagnose", "own.py:problem", "--lines"]) == ExitCode.FINDINGS
+    out = capsys.readouterr().out
+    (marked,) = [line for line in out.splitlines() if "×20 >│" in line]
+    assert marked.endswith("x = torch.sigmoid(layer(x))")
+    assert "own.py:8  x = torch.sigmoid(layer(x))" in out  # in the finding
+
+
+def test_lines_of_a_model_without_code_of_its_own_say_so(folder, capsys):
+    assert main(["diagnose", "factories.py:healthy", "--lines"]) == ExitCode.HEALTHY
+    assert "No line of your code" in capsys.readouterr().out

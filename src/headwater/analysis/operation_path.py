@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 
-from headwater.recording import Operation, OperationEdge, Recording
+from headwater.recording import Operation, OperationEdge, Recording, leading_to, narrow_places
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,37 +71,22 @@ class OperationFlow:
     def way_to(self, target: int) -> list[Step]:
         """The steps from where the backward pass begins to the output of an operation, in the gradient's order.
 
-        A narrow place is an operation that every way from the roots to the target goes through: no edge passes it by.
-        Where the pass begins at several roots, the first step begins at the first narrow place.
+        A narrow place is an operation that every way from the roots to the target goes through. Where the pass begins at several roots, the first step begins at the first narrow place.
         """
-        leading = self._leading_to(target)
-        narrow: list[int] = []
-        lowest_passing = math.inf  # producer furthest on the way, of the edges seen so far
-        num_roots_left = sum(leading[root] for root in self.roots)
-        for index in range(len(self.operations) - 1, target - 1, -1):
-            if not leading[index]:
-                continue
-            num_roots_left -= not self.readers[index]
-            if lowest_passing >= index and not num_roots_left:
-                narrow.append(index)
-            producers = [edge.producer for edge in self.producers[index] if leading[edge.producer]]
-            if producers and index != target:
-                lowest_passing = min([lowest_passing, *producers])
+        producers = [[edge.producer for edge in edges] for edges in self.producers]
+        leading = leading_to(producers, target)
+        narrow = [index for index in narrow_places(producers, target) if self._is_measured(index)]
         return [self._step(start, end, leading) for start, end in pairwise(narrow)]
+
+    def _is_measured(self, index: int) -> bool:
+        """Where lines are not traced, only what seemed narrow is measured."""
+        return not math.isnan(self.operations[index].gradient_norm)
 
     def _step(self, start: int, end: int, leading: Sequence[bool]) -> Step:
         inside = [self.operations[i] for i in range(end + 1, start + 1) if leading[i]]
         entering = tuple(edge for edge in self.readers[end] if leading[edge.operation] and edge.operation <= start)
         ratio = log_ratio(self.operations[end].gradient_norm, self.operations[start].gradient_norm)
         return Step(tuple(inside), ratio, entering, end)
-
-    def _leading_to(self, target: int) -> list[bool]:
-        """For each operation, whether the gradient gets from it to the target."""
-        leads = [False] * len(self.operations)
-        leads[target] = True
-        for index in range(target + 1, len(self.operations)):
-            leads[index] = any(leads[edge.producer] for edge in self.producers[index])
-        return leads
 
     def passes_unchanged(self, step: Step, unchanging: Mapping[int, bool]) -> tuple[float, float] | None:
         """Norms of what arrives at the end of a step through a branch, and through a shortcut; None without a shortcut.

@@ -35,6 +35,7 @@ class GradientHooks:
         self._handles: list[RemovableHandle] = []
         self._input_gradients: list[InputGradient] = []
         self._kept_alive: list[Any] = []
+        self._latest: tuple[Tensor, int, Measured | None] | None = None  # with its version
 
     def remove(self) -> None:
         """Removes every hook, and passes on what had arrived of a backward pass that was not complete."""
@@ -45,10 +46,24 @@ class GradientHooks:
         self._handles.clear()
         self._input_gradients.clear()
         self._kept_alive.clear()
+        self._latest = None
 
     def measured(self, gradients: list[Tensor], owner: str) -> Measured | None:
         """The moments of a gradient that arrived in parts, with its exponents where they were asked for."""
         return measured_sum(gradients, owner, self.notes, exponents=self._exponents)
+
+    def _measured_on_the_way(self, gradients: list[Tensor], owner: str) -> Measured | None:
+        """The moments of an activation's gradient: of what was measured a moment ago, the same again.
+
+        One tensor is often a reader's share, the whole gradient and what arrives at an operation. Not for the gradients of
+        parameters, which autograd would copy if somebody held them.
+        """
+        if len(gradients) > 1:
+            return self.measured(gradients, owner)
+        gradient = gradients[0]
+        if self._latest is None or self._latest[0] is not gradient or self._latest[1] != gradient._version:
+            self._latest = (gradient, gradient._version, self.measured(gradients, owner))
+        return self._latest[2]
 
     def hook_gradient(self, tensor: Tensor, receive: Any) -> None:
         """Calls `receive(gradient)` whenever the gradient of this tensor, complete, flows on in a backward pass."""
@@ -92,15 +107,23 @@ class GradientHooks:
             for source, edges in found.items():
                 self._hook_share(call, read_by_source[source], edges)
 
-    def hook_operations(self, graph: OperationGraph) -> None:
-        """Reads what arrives at each operation, and where several read one, what each of them sends to it."""
-        for operation in graph.operations:
+    def hook_operations(self, graph: OperationGraph, *, only_narrow: bool) -> None:
+        """Reads what arrives at each operation, and where several read one, what each of them sends to it.
+
+        Args:
+            graph: the operations.
+            only_narrow: only at those that all of the gradient goes through.
+        """
+        chosen = graph.narrow() if only_narrow else set(graph.operations)
+        for operation in {chosen_one.measured_at() for chosen_one in chosen}:
             by_node: dict[Any, list[int]] = {}
             for node, number in operation.outputs:
                 by_node.setdefault(node, []).append(number)
             for node, numbers in by_node.items():
                 self._handles.append(node.register_prehook(partial(self._receive_at, operation, numbers)))
         for reader, producer in graph.shared():
+            if producer not in chosen:
+                continue
             shares = reader.sent.setdefault(producer, [])
             for edges in reader.producers[producer].values():
                 gradient = InputGradient(edges, partial(self._receive_sent, shares))
@@ -116,27 +139,21 @@ class GradientHooks:
                 if childs.tensor is read.tensor and set(childs.edges) == set(edges):
                     read.gradients = childs.gradients
                     return
-        gradient = InputGradient(edges, partial(self._receive_share, read.tensor, read.gradients))
+        gradient = InputGradient(edges, partial(self._receive_share, read.gradients))
         self._input_gradients.append(gradient)
         self._handles.extend(gradient.hook(edges))
 
-    def _receive_share(self, observed: ObservedTensor, shares: list[Measured], gradients: list[Tensor]) -> None:
+    def _receive_share(self, shares: list[Measured], gradients: list[Tensor]) -> None:
         if self._open.running():
             return
-        measured = self.measured(gradients, "An input gradient")
+        measured = self._measured_on_the_way(gradients, "An input gradient")
         if measured is not None:
             shares.append(measured)
-            if observed.is_hooked and len(gradients) == 1:
-                observed.just_measured = (gradients[0], measured)
 
     def _receive_whole(self, observed: ObservedTensor, gradient: Tensor) -> None:
         if self._open.running():
             return
-        known, observed.just_measured = observed.just_measured, None
-        if known is not None and known[0] is gradient:  # its only reader's share
-            observed.gradients.append(known[1])
-            return
-        measured = self.measured([gradient], "An activation gradient")
+        measured = self._measured_on_the_way([gradient], "An activation gradient")
         if measured is not None:
             observed.gradients.append(measured)
 
@@ -146,12 +163,14 @@ class GradientHooks:
     ) -> None:
         for number in numbers:
             gradient = gradients[number]
-            measured = None if gradient is None else measured_sum([gradient], "An operation's gradient", self.notes)
+            if gradient is None:
+                continue
+            measured = self._measured_on_the_way([gradient], "An operation's gradient")
             if measured is not None:
                 operation.gradients.append(measured)
 
     def _receive_sent(self, shares: list[Measured], gradients: list[Tensor]) -> None:
-        measured = measured_sum(gradients, "An operation's gradient", self.notes)
+        measured = self._measured_on_the_way(gradients, "An operation's gradient")
         if measured is not None:
             shares.append(measured)
 

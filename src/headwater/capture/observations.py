@@ -27,7 +27,6 @@ class ObservedTensor:
     gradients: list[Measured] = field(default_factory=list)  # one per backward pass
     is_hooked: bool = False
     sequence_number: int = -1  # of the autograd node that is hooked; -1 for a leaf
-    just_measured: tuple[Tensor, Measured] | None = None  # a reader's share, which often is the whole gradient
 
 
 @dataclass(slots=True, eq=False)

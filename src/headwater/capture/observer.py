@@ -59,8 +59,6 @@ class PassObserver:
         self.gradients.remove()
         for call in self.calls:
             call.forget_graph()
-        for _, _, observed in self._seen.values():
-            observed.just_measured = None
         self._handles.clear()
         self._seen.clear()
         self._calls_without_grad.clear()

@@ -49,7 +49,7 @@ class ObservedOperations:
         indices: dict[ObservedOperation, int] = {}
         for operation in self.graph.operations:
             call = self._call_around(operation)
-            stats = merged_stats([stats_of(measured) for measured in operation.gradients])
+            stats = merged_stats([stats_of(measured) for measured in operation.measured_at().gradients])
             indices[operation] = builder.add_operation(
                 self._name(operation),
                 line=self._line(operation, call),

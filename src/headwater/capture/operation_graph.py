@@ -18,6 +18,7 @@ from torch.autograd.graph import Node
 from headwater.capture import torch_internals
 from headwater.capture.input_gradients import LEAF, Edge
 from headwater.capture.observations import Measured
+from headwater.recording import narrow_places
 
 Interval = tuple[int, int]  # sequence numbers: the first, and the one after the last
 
@@ -33,6 +34,8 @@ class ObservedOperation:
         producers: the operations that made what this one reads, each with the edges that lead to each thing it reads.
         sent: what it sent to each of them, measured where others read there too.
         outputs: what other operations read of it.
+        is_view: its nodes only give the gradient another shape.
+        same_as: its only reader, where that is a view: what arrives there arrives here, in another shape.
     """
 
     first: int
@@ -43,8 +46,21 @@ class ObservedOperation:
     producers: dict[ObservedOperation, dict[Edge, list[Edge]]] = field(default_factory=dict)
     sent: dict[ObservedOperation, list[Measured]] = field(default_factory=dict)
     outputs: set[Edge] = field(default_factory=set)
+    is_view: bool = True
+    same_as: ObservedOperation | None = None
+
+    def measured_at(self) -> ObservedOperation:
+        """The operation where what arrives here is measured: this one, or the first of the views behind it."""
+        operation = self
+        while operation.same_as is not None:
+            operation = operation.same_as
+        return operation
 
 
+# One of so many first layers will be the one whose waterfall is asked for.
+_HEADWATERS = 4
+# Nodes that give their gradient another shape and leave its values.
+_VIEWS = ("View", "UnsafeView", "ReshapeAlias", "Transpose", "Permute", "T", "Unsqueeze", "Squeeze", "Clone", "Alias")
 # Nodes of products that weights come in by.
 _PRODUCTS = ("Mm", "Addmm", "Mv", "Addmv", "Bmm", "Baddbmm", "Dot", "Convolution", "Embedding", "Linear")
 
@@ -67,6 +83,15 @@ class OperationGraph:
         root_edges = [(root.grad_fn, root.output_nr) for root in roots if root.grad_fn is not None]
         self._search(root_edges)
         self.operations = self._leading_to(set(made))
+        self._roots = {self._of_node[node] for node, _ in root_edges}
+        self._find_same()
+
+    def narrow(self) -> set[ObservedOperation]:
+        """The operations that all of the gradient goes through on its way to one of the first that made observed tensors."""
+        index_of = {operation: index for index, operation in enumerate(self.operations)}
+        producers = [[index_of[producer] for producer in operation.producers] for operation in self.operations]
+        targets = [index_of[operation] for operation in self.operations if operation in self._made][:_HEADWATERS]
+        return {self.operations[index] for target in targets for index in narrow_places(producers, target)}
 
     def shared(self) -> list[tuple[ObservedOperation, ObservedOperation]]:
         """Each reader with each operation it reads that others read too."""
@@ -100,6 +125,15 @@ class OperationGraph:
                     seen.add(made_by)
                     stack.append(made_by)
 
+    def _find_same(self) -> None:
+        readers: dict[ObservedOperation, list[ObservedOperation]] = {}
+        for operation in self._of_node.values():
+            for producer in operation.producers:
+                readers.setdefault(producer, []).append(operation)
+        for producer, found in readers.items():
+            if len(found) == 1 and found[0].is_view and len(producer.outputs) == 1 and producer not in self._roots:
+                producer.same_as = found[0]
+
     def _operation(self, node: Node) -> ObservedOperation:
         known = self._of_node.get(node)
         if known is not None:
@@ -114,12 +148,13 @@ class OperationGraph:
         else:
             operation = ObservedOperation(number, number + 1, -1, torch_internals.node_name(node))
         self._of_node[node] = operation
+        operation.is_view &= torch_internals.node_name(node) in _VIEWS
         return operation
 
     def _leading_to(self, made: set[int]) -> list[ObservedOperation]:
         """In the order they ran, those from which the gradient goes on to an observed tensor, or which made one."""
         ordered = _producers_first(set(self._of_node.values()))
-        of_made = {
+        self._made = {
             operation
             for node, operation in self._of_node.items()
             if node._sequence_nr() in made or _multiplies_data_by_a_weight(node)
@@ -127,7 +162,7 @@ class OperationGraph:
         kept: dict[ObservedOperation, None] = {}
         for operation in ordered:
             operation.producers = {p: edges for p, edges in operation.producers.items() if p in kept}
-            if operation.producers or operation in of_made:
+            if operation.producers or operation in self._made:
                 kept[operation] = None
         return list(kept)
 

@@ -15,6 +15,8 @@ from torch.nn.parameter import is_lazy
 
 from headwater.capture import torch_internals
 
+_NOTHING: tuple[list[Any], list[Any]] = ([], [])  # of an empty container; never changed
+
 
 @contextmanager
 def preserved(*models: nn.Module) -> Iterator[None]:
@@ -121,10 +123,14 @@ def _put_back(current: dict[str, Any], before: dict[str, Any]) -> None:
 
 
 def _contents(container: Any) -> tuple[list[Any], ...]:
+    if not container:
+        return _NOTHING
     return (list(container), list(container.values())) if isinstance(container, dict) else (list(container),)
 
 
 def _refill(container: Any, contents: tuple[list[Any], ...]) -> None:
+    if not container and not contents[0]:  # most are: the hooks of most modules
+        return
     # What has not changed is left alone: it may be a dict that refuses changes.
     if all(len(a) == len(b) and all(map(is_, a, b)) for a, b in zip(_contents(container), contents, strict=True)):
         return

@@ -111,7 +111,7 @@ class Recorder:
             else [(traced.first, traced.end) for traced in self._lines.operations]
         )
         graph = OperationGraph(roots, intervals, self._observer.made_by_nodes())
-        self._observer.gradients.hook_operations(graph)
+        self._observer.gradients.hook_operations(graph, only_narrow=self._lines is None)
         self._operations = ObservedOperations(graph, self._lines, calls)
 
     def depth_of(self, call: ObservedCall | None) -> int:

@@ -12,7 +12,7 @@ import click
 from headwater.cli.errors import CommandError, ExitCode
 from headwater.cli.options import all_option, exit_code, fail_on_option, format_option, traceback_option
 from headwater.cli.output import check_writable
-from headwater.cli.presentation import print_diagnosis
+from headwater.cli.presentation import print_diagnosis, print_source
 from headwater.cli.target import load_problem, missing_device
 
 if TYPE_CHECKING:
@@ -25,9 +25,12 @@ if TYPE_CHECKING:
 @format_option
 @all_option
 @fail_on_option
+@click.option("--lines", "show_lines", is_flag=True, help="Print your source code with the decades of each line.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the random generators.")
 @traceback_option
-def diagnose(target: str, save: Path | None, format: str, show_all: bool, fail_on: str, seed: int) -> ExitCode:
+def diagnose(
+    target: str, save: Path | None, format: str, show_all: bool, fail_on: str, show_lines: bool, seed: int
+) -> ExitCode:
     """Run one forward and backward pass of your model and say where its gradient dies.
 
     TARGET is pkg.module:factory or path/to/file.py:factory. The factory is a function without arguments that returns
@@ -42,6 +45,8 @@ def diagnose(target: str, save: Path | None, format: str, show_all: bool, fail_o
     if save is not None:
         _save(diagnosis, save)
     print_diagnosis(diagnosis, format=format, show_all=show_all)
+    if show_lines and format == "text":
+        print_source(diagnosis)
     return exit_code(diagnosis, fail_on)
 
 

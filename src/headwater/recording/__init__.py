@@ -7,6 +7,8 @@ from headwater.recording.extension import NonFiniteOperation as NonFiniteOperati
 from headwater.recording.extension import Update as Update
 from headwater.recording.extension import extended as extended
 from headwater.recording.merging import merge as merge
+from headwater.recording.narrow_places import leading_to as leading_to
+from headwater.recording.narrow_places import narrow_places as narrow_places
 from headwater.recording.recording import Recording as Recording
 from headwater.recording.signal import Signal as Signal
 from headwater.recording.signal import SignalKind as SignalKind

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import TypeVar, cast
 
 import numpy as np
 
@@ -27,6 +28,7 @@ from headwater.recording.tensor_stats import TensorStats
 
 KINDS: tuple[SignalKind, ...] = tuple(SignalKind)
 _COMBINES: tuple[Combine, ...] = tuple(Combine)
+_Key = TypeVar("_Key", bound=Hashable)
 _KIND_INDEX = {kind: index for index, kind in enumerate(KINDS)}
 
 
@@ -171,9 +173,15 @@ class Recording:
         Raises:
             ValueError: no such kind.
         """
-        kind = None if kind is None else SignalKind(kind)
+        if type(kind) is str:
+            kind = SignalKind(kind)
+        if kind is not None and depth is not None and module is None:
+            return [
+                self._signal_at(row)
+                for row in self._rows_by_kind_and_depth.get((_KIND_INDEX[cast("SignalKind", kind)], depth), ())
+            ]
         if module is None and depth is None:
-            rows = range(len(self.signal_table)) if kind is None else self._rows_by_kind[kind]
+            rows = range(len(self.signal_table)) if kind is None else self._rows_by_kind[cast("SignalKind", kind)]
         elif depth is not None:
             rows = self._rows_by_depth.get(depth, ())
         else:
@@ -271,6 +279,10 @@ class Recording:
         return _group(self.signal_table["depth"].tolist())
 
     @cached_property
+    def _rows_by_kind_and_depth(self) -> dict[tuple[int, int], list[int]]:
+        return _group(list(zip(self.signal_table["kind"].tolist(), self.signal_table["depth"].tolist(), strict=True)))
+
+    @cached_property
     def _rows_by_module(self) -> dict[str, list[int]]:
         return {self.module_names[m]: rows for m, rows in _group(self.signal_table["module"].tolist()).items()}
 
@@ -297,8 +309,8 @@ def _matches(signal: Signal, kind: str | None, module: str | None, depth: int | 
     )
 
 
-def _group(keys: list[int]) -> dict[int, list[int]]:
-    groups: dict[int, list[int]] = {}
+def _group(keys: list[_Key]) -> dict[_Key, list[int]]:
+    groups: dict[_Key, list[int]] = {}
     for index, key in enumerate(keys):
         groups.setdefault(key, []).append(index)
     return groups

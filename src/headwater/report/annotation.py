@@ -24,12 +24,20 @@ class _Margin:
     calls: int
 
 
-def annotated(source: str, costs: Sequence[LineCost], *, ascii_only: bool = False, color: bool = False) -> str:
+def annotated(
+    source: str,
+    costs: Sequence[LineCost],
+    *,
+    around: int | None = None,
+    ascii_only: bool = False,
+    color: bool = False,
+) -> str:
     """Source code with the decades that each line costs or adds before it, the hottest lines marked.
 
     Args:
         source: text of one file.
         costs: of lines of this file.
+        around: only from so many lines before the first of them to so many after the last; None for the whole file.
         ascii_only: for terminals and files that cannot show Unicode.
         color: marked lines in red, by ANSI codes; nothing is said by colour alone.
 
@@ -47,7 +55,9 @@ def annotated(source: str, costs: Sequence[LineCost], *, ascii_only: bool = Fals
     lines = source.splitlines()
     digits = max(3, len(str(len(lines))))
     rows = []
-    for number, code in enumerate(lines, start=1):
+    shown = _shown_lines(margins, len(lines), around)
+    for number in shown:
+        code = lines[number - 1]
         margin = margins.get(number)
         words = "" if margin is None else _in_words(margin, glyphs)
         is_hot = margin is not None and abs(margin.decades) >= bound
@@ -57,13 +67,19 @@ def annotated(source: str, costs: Sequence[LineCost], *, ascii_only: bool = Fals
 
 
 def annotated_file(
-    path: str | Path | None, costs: Sequence[LineCost], *, ascii_only: bool = False, color: bool = False
+    path: str | Path | None,
+    costs: Sequence[LineCost],
+    *,
+    around: int | None = None,
+    ascii_only: bool = False,
+    color: bool = False,
 ) -> str:
     """The same of a file on disk, or of a notebook's cell while it is in memory.
 
     Args:
         path: of the file; None for the one whose lines change the gradient most.
         costs: of any lines; those of other files are left out.
+        around: as in `annotated`.
         ascii_only: for terminals and files that cannot show Unicode.
         color: marked lines in red.
 
@@ -81,7 +97,7 @@ def annotated_file(
     source = "".join(linecache.getlines(own[0].file))
     if not source:
         raise ValueError(f"the code of '{name}' cannot be read: it is gone, or was never a file")
-    return annotated(source, own, ascii_only=ascii_only, color=color)
+    return annotated(source, own, around=around, ascii_only=ascii_only, color=color)
 
 
 def _hottest_file(costs: Sequence[LineCost]) -> str:
@@ -93,6 +109,12 @@ def _hottest_file(costs: Sequence[LineCost]) -> str:
 
 def _is_same_file(file: str, name: str) -> bool:
     return file == name or Path(file).resolve() == Path(name).resolve()
+
+
+def _shown_lines(margins: dict[int, _Margin], num_lines: int, around: int | None) -> range:
+    if around is None or not margins:
+        return range(1, num_lines + 1)
+    return range(max(1, min(margins) - around), min(num_lines, max(margins) + around) + 1)
 
 
 def _margins(costs: Sequence[LineCost]) -> dict[int, _Margin]:
