@@ -25,7 +25,7 @@ def test_the_severity_follows_the_decades_grown(grown_decades, severity):
 def test_growth_over_layers_names_the_first_layer_and_what_multiplies():
     finding = the_finding(chain(layers(20, "Tanh", gain=0.9, weight_gain=2.5)), RULE)
     assert finding.modules == ("0",)
-    assert "'Linear' calls" in finding.cause
+    assert "Linear adds 7.6 decades over 19 calls" in finding.cause
     assert finding.evidence["factor_per_layer"] == pytest.approx(2.25)
     assert_well_said([finding])
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from headwater.analysis import DepthProfile, ProfileRow
+from headwater.analysis import DepthProfile, ProfileRow, Waterfall, line_costs, waterfall
 from headwater.findings import Finding, RuleVerdict
 from headwater.recording import Recording, TensorStats
 from headwater.report.finding_groups import sorted_findings
@@ -18,7 +18,7 @@ SCHEMA_VERSION = 1
 
 
 def as_data(recording: Recording, verdicts: Sequence[RuleVerdict], profile: DepthProfile) -> dict[str, Any]:
-    """Context, findings, what each rule said and the profile, as dicts, lists, text, numbers, booleans and None.
+    """Context, findings, what each rule said, the profile, the waterfall and the lines of code, as plain data.
 
     A number that is not finite becomes None: JSON has none (RFC 8259). An exactly zero gradient has the norm 0 and no
     gain in decades.
@@ -27,7 +27,7 @@ def as_data(recording: Recording, verdicts: Sequence[RuleVerdict], profile: Dept
     >>> from headwater.recording import RecordingBuilder
     >>> empty = RecordingBuilder().build()
     >>> list(as_data(empty, (), depth_profile(empty)))
-    ['schema_version', 'context', 'findings', 'passed', 'not_applicable', 'notes', 'profile']
+    ['schema_version', 'context', 'findings', 'passed', 'not_applicable', 'notes', 'profile', 'waterfall', 'lines']
     """
     context = asdict(recording.context)
     notes = context.pop("notes")
@@ -40,6 +40,8 @@ def as_data(recording: Recording, verdicts: Sequence[RuleVerdict], profile: Dept
             "not_applicable": {v.code: v.not_applicable for v in verdicts if v.not_applicable is not None},
             "notes": notes,
             "profile": [_profile_row(row) for row in profile.rows],
+            "waterfall": _waterfall(waterfall(recording)),
+            "lines": [asdict(cost) for cost in line_costs(recording)],
         }
     )
 
@@ -55,6 +57,17 @@ def _finding(finding: Finding) -> dict[str, Any]:
         "evidence": dict(finding.evidence),
         "remedies": list(finding.remedies),
         "lines": [asdict(line) for line in finding.lines],
+    }
+
+
+def _waterfall(fall: Waterfall) -> dict[str, Any]:
+    return {
+        "module": fall.module,
+        "total_decades": fall.total_decades,
+        "gain_decades": fall.gain_decades,
+        "reason": fall.reason,
+        "parts": [asdict(part) for part in fall.parts],
+        "steps": [asdict(step) for step in fall.steps],
     }
 
 

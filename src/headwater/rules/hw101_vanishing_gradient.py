@@ -20,7 +20,7 @@ from headwater.analysis.gradient_path import (
 )
 from headwater.findings import Finding, NotApplicable, Severity, Verdict
 from headwater.recording import Call, Recording, SourceLine
-from headwater.rules.hw101_causes import Loss, cause_in_words, loss_on_the_way, remedies_for
+from headwater.rules.way_of_the_gradient import Change, cause_in_words, change_on_the_way, lines_of_part, remedies_for
 from headwater.rules.wording import counted, distinct
 
 
@@ -80,7 +80,7 @@ class VanishingGradient:
     ) -> Finding:
         first = headwaters(layers)[0]
         rate = rate_decades_per_layer(layers)
-        loss = loss_on_the_way(recording, first.call)
+        loss = change_on_the_way(recording, first.call)
         steep = self._steep_calls(recording, lost, after=first.call.depth)
         evidence: dict[str, float | int | str] = {
             "lost_decades": lost,
@@ -119,11 +119,8 @@ class VanishingGradient:
         return [recording.calls[depth] for depth in sorted(depth for _, depth in steep)]
 
 
-def _lines(loss: Loss, steep: list[Call], recording: Recording) -> tuple[SourceLine, ...]:
+def _lines(loss: Change, steep: list[Call], recording: Recording) -> tuple[SourceLine, ...]:
     """Of the single calls that stand out, or else of what loses most."""
     if steep or loss.way is None or not loss.losing:
         return lines_of_modules(recording, [call.module for call in steep])
-    worst = loss.losing[0]
-    steps = [step for step in loss.way.steps if (step.cause, step.operation) == (worst.cause, worst.name)]
-    lines = [step.line for step in sorted(steps, key=lambda step: step.decades) if step.line is not None]
-    return tuple(dict.fromkeys(lines))[:3]
+    return lines_of_part(loss, loss.losing[0])

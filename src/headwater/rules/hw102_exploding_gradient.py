@@ -10,7 +10,6 @@ from typing import ClassVar
 from headwater.analysis.gain import backward_gain, cotangent, decades, norm_ratio
 from headwater.analysis.gradient_path import (
     Layer,
-    decades_by_module_type,
     headwaters,
     leaf_calls,
     median_decades,
@@ -20,6 +19,7 @@ from headwater.analysis.gradient_path import (
 )
 from headwater.findings import Finding, NotApplicable, Severity, Verdict
 from headwater.recording import Call, Recording, SignalKind
+from headwater.rules.way_of_the_gradient import change_on_the_way, growth_in_words, lines_of_part
 from headwater.rules.wording import counted, distinct, listed, named
 
 _GRADIENTS = (SignalKind.ACTIVATION_GRADIENT, SignalKind.INPUT_GRADIENT)
@@ -99,24 +99,28 @@ class ExplodingGradient:
     def _over_layers(self, recording: Recording, layers: list[Layer], grown: float) -> Finding:
         rate = rate_decades_per_layer(layers)
         first = headwaters(layers)[0]
-        adding = [s for s in decades_by_module_type(recording, after=first.call.depth) if s.decades > 0.05][::-1]
+        change = change_on_the_way(recording, first.call)
+        adding = change.adding
         evidence: dict[str, float | int | str] = {
             "grown_decades": grown,
             "rate_decades_per_layer": rate,
             "factor_per_layer": 10**rate,
             "num_layers": len(layers),
             "first_layer_gradient_norm": first.gradient_norm,
+            **change.evidence(),
         }
-        for share in adding:
-            evidence[f"decades_{share.module_type or 'between_modules'}"] = share.decades
         per_layer = f": a factor of {10**rate:.3g} per layer" if math.isfinite(rate) else ""
-        at = f", above all at {listed([s.module_type for s in adding if s.module_type][:2])} calls" if adding else ""
+        growth = growth_in_words(change)
+        at = f", above all at {listed([part.name for part in adding if part.name][:2])} calls" if adding else ""
         return Finding(
             code=self.code,
             name=self.name,
             severity=Severity.ERROR if grown >= self.error_decades else Severity.WARNING,
             modules=(first.call.module,),
-            cause=f"Layer after layer multiplies the gradient{at}: weights too large for the activation and the depth.",
+            cause=(
+                f"Layer after layer multiplies the gradient{f': {growth}' if growth else at}. The weights are too large for "
+                "the activation and the depth."
+            ),
             message=(
                 f"The gradient grows by {grown:.1f} decades on its way from the output to the first of "
                 f"{counted(len(layers), 'layer')}{per_layer}."
@@ -127,6 +131,7 @@ class ExplodingGradient:
                 "Normalise the branch's input (pre-norm), or start branches at zero (ReZero, Fixup, zero-gamma).",
                 "Clip the gradient norm (torch.nn.utils.clip_grad_norm_).",
             ),
+            lines=lines_of_part(change, adding[0]) if adding else (),
         )
 
 

@@ -1,4 +1,4 @@
-"""What a vanishing gradient is lost in, in words, and what helps against that."""
+"""What a gradient loses and gains on its way to the first layer, in words, and what helps against that."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from headwater.analysis import Waterfall, waterfall
 from headwater.analysis.causes import Cause, cause_of
 from headwater.analysis.gradient_path import decades_by_module_type
 from headwater.analysis.waterfall import BETWEEN_MODULES
-from headwater.recording import Call, Recording
+from headwater.recording import Call, Recording, SourceLine
 from headwater.rules.wording import counted
 
 _SQUASHING = "sigmoid logsigmoid tanh softsign hardsigmoid hardtanh softmax logsoftmax log_softmax softmin softplus"
@@ -60,8 +60,8 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
-class Loss:
-    """Where a vanishing gradient goes.
+class Change:
+    """What happens to the gradient between the output and a layer.
 
     Args:
         parts: the largest loss first.
@@ -76,6 +76,11 @@ class Loss:
         """The parts that are worth a word."""
         return [part for part in self.parts if part.decades < -_NOTHING_DECADES]
 
+    @property
+    def adding(self) -> list[Part]:
+        """What makes the gradient larger, by a worthwhile amount, the most first."""
+        return [part for part in self.parts[::-1] if part.decades > _NOTHING_DECADES]
+
     def evidence(self) -> dict[str, float | int | str]:
         """Every number that `cause_in_words` may state."""
         found: dict[str, float | int | str] = {}
@@ -89,7 +94,7 @@ class Loss:
         return found
 
 
-def loss_on_the_way(recording: Recording, first: Call) -> Loss:
+def change_on_the_way(recording: Recording, first: Call) -> Change:
     """What the gradient is lost in between the output and a layer.
 
     From the waterfall where there is one to this layer, else from the types of the modules behind it.
@@ -102,12 +107,12 @@ def loss_on_the_way(recording: Recording, first: Call) -> Loss:
             for p in way.parts
             if p.cause is not Cause.LOSS
         ]
-        return Loss(tuple(parts), way)
+        return Change(tuple(parts), way)
     shares = decades_by_module_type(recording, after=first.depth)
-    return Loss(tuple(Part(cause_of(s.module_type), s.module_type, s.decades, s.num_calls) for s in shares), None)
+    return Change(tuple(Part(cause_of(s.module_type), s.module_type, s.decades, s.num_calls) for s in shares), None)
 
 
-def cause_in_words(loss: Loss) -> str:
+def cause_in_words(loss: Change) -> str:
     """One sentence: what it is lost in, how much of it, and what gives some of it back."""
     losing = loss.losing
     if not losing:
@@ -132,7 +137,25 @@ def cause_in_words(loss: Loss) -> str:
     return f"{reason}: {words}." if reason else f"{words}."
 
 
-def remedies_for(loss: Loss, steep: Sequence[Call]) -> tuple[str, ...]:
+def growth_in_words(loss: Change) -> str:
+    """What makes a gradient grow, and how much of it; "" where that is not known."""
+    if loss.way is None or not loss.adding:
+        return ""
+    parts = [
+        f"{_subject(part)} adds {part.decades:.1f} decades over {counted(part.calls, 'call')}" for part in loss.adding
+    ]
+    return ", ".join(parts[:_MOST_NAMED])
+
+
+def lines_of_part(loss: Change, part: Part) -> tuple[SourceLine, ...]:
+    """The lines that a part's steps were called from, the largest change first; at most three."""
+    steps = () if loss.way is None else loss.way.steps
+    own = [step for step in steps if (step.cause, step.operation) == (part.cause, part.name) and step.line is not None]
+    lines = [step.line for step in sorted(own, key=lambda step: -abs(step.decades)) if step.line is not None]
+    return tuple(dict.fromkeys(lines))[:_MOST_NAMED]
+
+
+def remedies_for(loss: Change, steep: Sequence[Call]) -> tuple[str, ...]:
     """What to do, the most effective first.
 
     Args:
