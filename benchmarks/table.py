@@ -28,7 +28,7 @@ def to_markdown(result: Result) -> str:
     """The table in Markdown, between markers by which `replace_in` finds it again."""
     lines = [
         _begin(result.name),
-        f"### {result.title}",
+        f"## {result.title}",
         "",
         f"| {' | '.join(result.columns)} |",
         f"|{'---|' * len(result.columns)}",

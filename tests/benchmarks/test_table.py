@@ -9,7 +9,7 @@ SECOND = Result("depth", "Time per layer", ("layers", "ms"), (("10", "0.5"),))
 def test_markdown_has_a_heading_a_table_and_the_remarks():
     lines = to_markdown(FIRST).splitlines()
     assert lines[1:-1] == [
-        "### Time per layer",
+        "## Time per layer",
         "",
         "| layers | ms |",
         "|---|---|",
