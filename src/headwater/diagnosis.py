@@ -10,7 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headwater import recording as recordings
-from headwater.analysis import DepthProfile, LineCost, Waterfall, depth_profile, line_costs, waterfall
+from headwater.analysis import (
+    DepthProfile,
+    ExpectedRate,
+    LineCost,
+    Waterfall,
+    depth_profile,
+    expected_rate,
+    line_costs,
+    waterfall,
+)
 from headwater.findings import Finding, Rule, RuleVerdict
 from headwater.findings import judge as judge_recording
 from headwater.recording import Recording
@@ -59,6 +68,11 @@ class Diagnosis:
     def waterfall(self) -> Waterfall:
         """The decades between the loss and the first layer, split by cause: the parts add up to the whole."""
         return waterfall(self.recording)
+
+    @cached_property
+    def expected(self) -> ExpectedRate | None:
+        """What mean-field theory expects of a stack of like layers, beside what was measured; None where there is none."""
+        return expected_rate(self.recording, self.waterfall)
 
     @cached_property
     def lines(self) -> tuple[LineCost, ...]:

@@ -3,6 +3,8 @@
 from headwater.analysis.depth_profile import DepthProfile as DepthProfile
 from headwater.analysis.depth_profile import ProfileRow as ProfileRow
 from headwater.analysis.depth_profile import depth_profile as depth_profile
+from headwater.analysis.expected_rate import ExpectedRate as ExpectedRate
+from headwater.analysis.expected_rate import expected_rate as expected_rate
 from headwater.analysis.gain import backward_gain as backward_gain
 from headwater.analysis.gain import cotangent as cotangent
 from headwater.analysis.gain import forward_gain as forward_gain

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from headwater.analysis import DepthProfile, ProfileRow, Waterfall, line_costs, waterfall
+from headwater.analysis import DepthProfile, ExpectedRate, ProfileRow, Waterfall, expected_rate, line_costs, waterfall
 from headwater.findings import Finding, RuleVerdict
 from headwater.recording import Recording, TensorStats
 from headwater.report.finding_groups import sorted_findings
@@ -27,7 +27,7 @@ def as_data(recording: Recording, verdicts: Sequence[RuleVerdict], profile: Dept
     >>> from headwater.recording import RecordingBuilder
     >>> empty = RecordingBuilder().build()
     >>> list(as_data(empty, (), depth_profile(empty)))
-    ['schema_version', 'context', 'findings', 'passed', 'not_applicable', 'notes', 'profile', 'waterfall', 'lines']
+    ['schema_version', 'context', 'findings', 'passed', 'not_applicable', 'notes', 'profile', 'waterfall', 'expected', 'lines']
     """
     context = asdict(recording.context)
     notes = context.pop("notes")
@@ -41,6 +41,7 @@ def as_data(recording: Recording, verdicts: Sequence[RuleVerdict], profile: Dept
             "notes": notes,
             "profile": [_profile_row(row) for row in profile.rows],
             "waterfall": _waterfall(waterfall(recording)),
+            "expected": _expected(expected_rate(recording)),
             "lines": [asdict(cost) for cost in line_costs(recording)],
         }
     )
@@ -69,6 +70,10 @@ def _waterfall(fall: Waterfall) -> dict[str, Any]:
         "parts": [asdict(part) for part in fall.parts],
         "steps": [asdict(step) for step in fall.steps],
     }
+
+
+def _expected(rate: ExpectedRate | None) -> dict[str, Any] | None:
+    return None if rate is None else {**asdict(rate), "is_expected": rate.is_expected, "sentence": str(rate)}
 
 
 def _profile_row(row: ProfileRow) -> dict[str, Any]:
