@@ -145,7 +145,7 @@ def total_chi(activation: Activation, initialisation: Initialisation, first: flo
 
 
 def depth_scale(factor: float) -> float:
-    """Xi = 1 / |ln x|: the number of layers over which x^l changes by a factor of e; inf for x = 1, 0 for x = 0.
+    """Xi = 1 / abs(ln x): the number of layers over which x^l changes by a factor of e; inf for x = 1, 0 for x = 0.
 
     Of chi it is the depth scale of gradients, of the correlation map's slope that of information (Schoenholz et al. 2017, eq.
     9); a network trains to about 6 of the latter.
