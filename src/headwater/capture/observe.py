@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import UninitializedBuffer, is_lazy
 
 from headwater.capture import torch_internals
+from headwater.capture.next_step import NextStep, next_step
 from headwater.capture.preservation import gradients_preserved, preserved
 from headwater.capture.problem import Problem, ProblemError
 from headwater.capture.recorder import Recorder, record
@@ -47,9 +48,11 @@ def observe(problem: Problem, *, seed: int = 0, exponents: bool = False) -> Reco
     model = problem.model
     if any(is_lazy(tensor) for tensor in (*model.parameters(), *model.buffers())):
         model = copy.deepcopy(model, _copies_of_lazy_buffers(model))
-    recording = _run(model, problem, seed, 0, exponents)
+    recording, step = _run(model, problem, seed, 0, exponents)
     exponent = _scale_exponent(recording)
-    return _run(model, problem, seed, exponent, exponents) if exponent else recording
+    if exponent:  # but the optimiser steps with the loss as it is
+        recording, _ = _run(model, problem, seed, exponent, exponents)
+    return step.added_to(recording)
 
 
 def _copies_of_lazy_buffers(model: nn.Module) -> dict[int, Any]:
@@ -61,7 +64,9 @@ def _copies_of_lazy_buffers(model: nn.Module) -> dict[int, Any]:
     }
 
 
-def _run(model: nn.Module, problem: Problem, seed: int, scale_exponent: int, exponents: bool) -> Recording:
+def _run(
+    model: nn.Module, problem: Problem, seed: int, scale_exponent: int, exponents: bool
+) -> tuple[Recording, NextStep]:
     args, kwargs = _arguments(problem.inputs)
     with (
         preserved(*_modules_of(model, problem)),
@@ -77,8 +82,9 @@ def _run(model: nn.Module, problem: Problem, seed: int, scale_exponent: int, exp
             roots, cotangents = [loss], [torch.full_like(loss, 2.0**scale_exponent)]
         with gradients_preserved(_other_leaves(roots, model)):
             _called("the backward pass failed", torch.autograd.backward, roots, cotangents)
+        step = next_step(problem.optimizer, problem.model, model, step=loss is not None and not scale_exponent)
         _note(recorder, problem, loss, seed, scale_exponent)
-    return recorder.recording
+    return recorder.recording, step
 
 
 def _modules_of(model: nn.Module, problem: Problem) -> list[nn.Module]:
