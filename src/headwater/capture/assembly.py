@@ -14,7 +14,7 @@ from headwater.capture.moments import stats_from_vector
 from headwater.capture.observations import Measured, ObservedCall, ObservedTensor
 from headwater.capture.observer import PassObserver
 from headwater.capture.weights import WeightWatcher
-from headwater.recording import Context, Recording, RecordingBuilder, SignalKind, TensorStats
+from headwater.recording import Combine, Context, Recording, RecordingBuilder, SignalKind, TensorStats
 
 _LONGEST_CONFIG = 200
 _NAMED_IN_A_NOTE = 5
@@ -43,6 +43,11 @@ class _Assembly:
         self._add_modules()
         depths = self._add_calls()
         self._add_weights(depths)
+        for (caller, kind), count in self._observer.unregistered.num_parameters(self._model).items():
+            module = self._module_indices.get(caller, 0)
+            self._builder.add_series(
+                "num_unregistered_parameters", [count], module=module, item=kind, combine=Combine.MAXIMUM
+            )
         devices = sorted({str(watched.parameter.device) for watched in self._weights.parameters})
         return self._builder.build(
             replace(

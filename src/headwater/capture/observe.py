@@ -13,6 +13,7 @@ from torch.nn.parameter import UninitializedBuffer, is_lazy
 
 from headwater.capture import torch_internals
 from headwater.capture.next_step import NextStep, next_step
+from headwater.capture.optimizer_copy import parameters_of
 from headwater.capture.preservation import gradients_preserved, preserved
 from headwater.capture.problem import Problem, ProblemError
 from headwater.capture.recorder import Recorder, record
@@ -82,6 +83,8 @@ def _run(
             roots, cotangents = [loss], [torch.full_like(loss, 2.0**scale_exponent)]
         with gradients_preserved(_other_leaves(roots, model)):
             _called("the backward pass failed", torch.autograd.backward, roots, cotangents)
+        if problem.optimizer is not None:
+            recorder.note_trained(parameters_of(problem.optimizer))
         step = next_step(problem.optimizer, problem.model, model, step=loss is not None and not scale_exponent)
         _note(recorder, problem, loss, seed, scale_exponent)
     return recorder.recording, step

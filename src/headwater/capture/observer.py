@@ -21,6 +21,7 @@ from headwater.capture.observations import Measured, ObservedCall, ObservedInput
 from headwater.capture.open_calls import OpenCalls
 from headwater.capture.rectifiers import is_rectifier, unit_extremes
 from headwater.capture.structure import named_tensors, unknown_types
+from headwater.capture.unregistered import UnregisteredModules
 from headwater.recording import TensorStats
 
 
@@ -36,6 +37,7 @@ class PassObserver:
         self.calls: list[ObservedCall] = []
         self.after_call: Callable[[nn.Module], None] | None = None  # is told each module that has run
         self.notes: Notes = {}
+        self.unregistered = UnregisteredModules()
         self._observed = {id(module) for module in modules}
         self._rectifiers = {id(module) for module in modules if is_rectifier(module)}
         self._calls_without_grad: dict[int, list[ObservedCall]] = {}
@@ -83,6 +85,7 @@ class PassObserver:
             if not second_run and self.a_forward_is_running and next(module.parameters(), None) is not None:
                 name = type(module).__name__
                 self.notes[f"A {name} that is not part of the model ran inside of it, and was not observed."] = None
+                self.unregistered.note_call(module, self._open.running()[-1])
             return
         if second_run and not (self._calls_without_grad.get(id(module)) and torch.is_grad_enabled()):
             return
