@@ -10,6 +10,7 @@ from headwater.rules.hw104_non_finite import NonFinite as NonFinite
 from headwater.rules.hw201_dead_units import DeadUnits as DeadUnits
 from headwater.rules.hw202_saturated_activation import SaturatedActivation as SaturatedActivation
 from headwater.rules.hw401_unreached_parameter import UnreachedParameter as UnreachedParameter
+from headwater.rules.hw402_untrained_parameter import UntrainedParameter as UntrainedParameter
 
 ALL_RULES: tuple[Rule, ...] = (
     VanishingGradient(),
@@ -19,4 +20,5 @@ ALL_RULES: tuple[Rule, ...] = (
     DeadUnits(),
     SaturatedActivation(),
     UnreachedParameter(),
+    UntrainedParameter(),
 )
