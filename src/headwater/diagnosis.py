@@ -105,6 +105,7 @@ def diagnose(
     loss: Callable[..., Any] | None = None,
     optimizer: Optimizer | None = None,
     seed: int = 0,
+    precision: str | None = None,
     rules: Sequence[Rule] = ALL_RULES,
 ) -> Diagnosis:
     """What one forward and backward pass of a model says about its gradient. Leaves no trace on the model.
@@ -117,6 +118,8 @@ def diagnose(
             `output.loss` is if there is one, and random N(0, 1) cotangents are sent back otherwise.
         optimizer: the optimiser that will train the model.
         seed: of the random cotangents.
+        precision: a format to ask about what it would lose of the gradients: "float16", "bfloat16", "float8_e4m3fn" or
+            "float8_e5m2".
         rules: what to look for.
 
     Raises:
@@ -129,7 +132,7 @@ def diagnose(
     """
     from headwater.capture import Problem, observe  # here, so that loading a saved recording needs no torch
 
-    return judge(observe(Problem(model, inputs, targets, loss, optimizer), seed=seed), rules)
+    return judge(observe(Problem(model, inputs, targets, loss, optimizer), seed=seed, precision=precision), rules)
 
 
 def judge(recording: Recording, rules: Sequence[Rule] = ALL_RULES) -> Diagnosis:

@@ -14,18 +14,19 @@ from torch.nn.parameter import UninitializedBuffer, is_lazy
 from headwater.capture import torch_internals
 from headwater.capture.next_step import NextStep, next_step
 from headwater.capture.optimizer_copy import parameters_of
+from headwater.capture.precision import has_few_bits, precision_asked_for, within_range
 from headwater.capture.preservation import gradients_preserved, preserved
 from headwater.capture.problem import Problem, ProblemError
 from headwater.capture.recorder import Recorder, record
 from headwater.capture.structure import map_tensors, named_tensors
-from headwater.recording import Recording, SignalKind
+from headwater.recording import Recording, SignalKind, extended
 
 # A cotangent between 2**-20 and 2**20 leaves float32's exponents (-126 to 127) room for 30 decades of gain.
 _WELL_SCALED_EXPONENT = 20
 _MAX_SCALE_EXPONENT = 120
 
 
-def observe(problem: Problem, *, seed: int = 0, exponents: bool = False) -> Recording:
+def observe(problem: Problem, *, seed: int = 0, exponents: bool = False, precision: str | None = None) -> Recording:
     """The recording of one forward and backward pass.
 
     Parameters, buffers, gradients, random states, flags and attributes are afterwards what they were. The inputs
@@ -37,10 +38,12 @@ def observe(problem: Problem, *, seed: int = 0, exponents: bool = False) -> Reco
     Args:
         problem: what to run.
         seed: of the random cotangents, where there is no loss.
-        exponents: also count the gradients' elements per binary exponent.
+        exponents: also count the gradients' elements per binary exponent; done anyway where weights have 16 bits or fewer.
+        precision: the format that shall be asked about, as "float16"; counts exponents too.
 
     Raises:
-        ProblemError: the forward pass, the loss or the backward pass failed, or the loss is no scalar with a gradient.
+        ProblemError: the forward pass, the loss or the backward pass failed, the loss is no scalar with a gradient, or there
+            is no such precision.
 
     >>> problem = Problem(nn.Linear(2, 1), torch.ones(1, 2), torch.zeros(1, 1), nn.MSELoss())
     >>> observe(problem).context.cotangent
@@ -49,11 +52,13 @@ def observe(problem: Problem, *, seed: int = 0, exponents: bool = False) -> Reco
     model = problem.model
     if any(is_lazy(tensor) for tensor in (*model.parameters(), *model.buffers())):
         model = copy.deepcopy(model, _copies_of_lazy_buffers(model))
+    asked = precision_asked_for(precision)
+    exponents = exponents or bool(asked) or has_few_bits(model)
     recording, step = _run(model, problem, seed, 0, exponents)
     exponent = _scale_exponent(recording)
     if exponent:  # but the optimiser steps with the loss as it is
         recording, _ = _run(model, problem, seed, exponent, exponents)
-    return step.added_to(recording)
+    return step.added_to(extended(recording, series=asked) if asked else recording)
 
 
 def _copies_of_lazy_buffers(model: nn.Module) -> dict[int, Any]:
@@ -80,6 +85,7 @@ def _run(
         if loss is None:
             roots, cotangents = _random_cotangents(output, seed)
         else:
+            scale_exponent = within_range(scale_exponent, loss.dtype)
             roots, cotangents = [loss], [torch.full_like(loss, 2.0**scale_exponent)]
         with gradients_preserved(_other_leaves(roots, model)):
             _called("the backward pass failed", torch.autograd.backward, roots, cotangents)

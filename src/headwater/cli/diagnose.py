@@ -26,8 +26,11 @@ if TYPE_CHECKING:
 @all_option
 @fail_on_option
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the random generators.")
+@click.option("--precision", help="Ask what a format would lose of the gradients: float16, float8_e5m2, ...")
 @traceback_option
-def diagnose(target: str, save: Path | None, format: str, show_all: bool, fail_on: str, seed: int) -> ExitCode:
+def diagnose(
+    target: str, save: Path | None, format: str, show_all: bool, fail_on: str, seed: int, precision: str | None
+) -> ExitCode:
     """Run one forward and backward pass of your model and say where its gradient dies.
 
     TARGET is pkg.module:factory or path/to/file.py:factory. The factory is a function without arguments that returns
@@ -38,14 +41,14 @@ def diagnose(target: str, save: Path | None, format: str, show_all: bool, fail_o
     if save is not None:
         check_writable(save)
     with redirect_stdout(sys.stderr):  # what the user's code prints is not part of the report
-        diagnosis = _diagnosis(target, seed)
+        diagnosis = _diagnosis(target, seed, precision)
     if save is not None:
         _save(diagnosis, save)
     print_diagnosis(diagnosis, format=format, show_all=show_all)
     return exit_code(diagnosis, fail_on)
 
 
-def _diagnosis(target: str, seed: int) -> Diagnosis:
+def _diagnosis(target: str, seed: int, precision: str | None) -> Diagnosis:
     import headwater as hw
 
     problem = load_problem(target, seed=seed)
@@ -57,6 +60,7 @@ def _diagnosis(target: str, seed: int) -> Diagnosis:
             loss=problem.loss,
             optimizer=problem.optimizer,
             seed=seed,
+            precision=precision,
         )
     except hw.ProblemError as error:
         # Without a cause in the user's code there is no traceback worth a look.

@@ -17,7 +17,7 @@ from headwater.analysis.layer_steps import (
 )
 from headwater.findings import Finding, NotApplicable, Severity, Verdict
 from headwater.recording import Recording
-from headwater.rules.wording import distinct
+from headwater.rules.wording import NO_OPTIMIZER, distinct
 
 # Bits of the fraction: half of the distance between neighbouring numbers is at least 2**-(bits + 2) of their size.
 _FRACTION_BITS = {"float64": 52, "float32": 23, "float16": 10, "bfloat16": 7}
@@ -175,7 +175,7 @@ class StalledUpdate:
 
 def _why_there_is_no_step(recording: Recording) -> str:
     if not recording.context.optimizer:
-        return "no optimiser was given: pass optimizer= to diagnose(), and the loss"
+        return NO_OPTIMIZER
     if recording.context.cotangent != "loss":
         return "without a loss there is no step: pass loss= to diagnose() beside optimizer="
     return f"no matrix takes part in the next step of {recording.context.optimizer}, or the step could not be observed"

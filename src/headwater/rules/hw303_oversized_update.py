@@ -10,7 +10,7 @@ from typing import ClassVar
 from headwater.analysis.layer_steps import LayerStep, layer_steps
 from headwater.findings import Finding, NotApplicable, Severity, Verdict
 from headwater.recording import Recording, SignalKind
-from headwater.rules.wording import distinct
+from headwater.rules.wording import NO_OPTIMIZER, distinct
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +45,7 @@ class OversizedUpdate:
                 return NotApplicable(
                     "no step of a matrix was observed: pass the loss too, and an optimiser without a closure"
                 )
-            return NotApplicable("no optimiser was given: pass optimizer= to diagnose(), and the loss")
+            return NotApplicable(NO_OPTIMIZER)
         sound = _finite_before(recording)
         broken = [step for step in steps if step.update.stats.nonfinite_count and step.parameter.name in sound]
         ratios = [(self._ratio(step), step) for step in steps if not step.update.stats.nonfinite_count]

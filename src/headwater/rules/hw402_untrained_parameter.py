@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from headwater.findings import Finding, NotApplicable, Severity, Verdict
 from headwater.recording import ParameterInfo, Recording
-from headwater.rules.wording import counted, distinct, listed
+from headwater.rules.wording import NO_OPTIMIZER, counted, distinct, listed
 
 _REGISTER = (
     "Register them: assign each to an attribute of the module, or keep them in an nn.ModuleList or nn.ModuleDict instead of "
@@ -41,8 +41,7 @@ class UntrainedParameter:
             for one in recording.series("in_optimizer")
         }
         if not held:
-            reason = "no optimiser was given: pass optimizer= to diagnose() to see whether it holds every parameter"
-            return found or NotApplicable(reason)
+            return found or NotApplicable(NO_OPTIMIZER)
         wanted = [parameter for parameter in recording.parameters if parameter.requires_grad and parameter.name in held]
         missing = [parameter for parameter in wanted if not held[parameter.name]]
         return [self._missing(recording, wanted, missing), *found] if missing else found
