@@ -153,6 +153,7 @@ def diagnose(
     optimizer: Optimizer | None = None,
     lines: bool = True,
     seed: int = 0,
+    precision: str | None = None,
     rules: Sequence[Rule] = ALL_RULES,
 ) -> Diagnosis:
     """What one forward and backward pass of a model says about its gradient. Leaves no trace on the model.
@@ -166,6 +167,8 @@ def diagnose(
         optimizer: the optimiser that will train the model.
         lines: also trace which line of the code each operation was called from; it takes some more time.
         seed: of the random cotangents.
+        precision: a format to ask about what it would lose of the gradients: "float16", "bfloat16", "float8_e4m3fn" or
+            "float8_e5m2".
         rules: what to look for.
 
     Raises:
@@ -178,7 +181,8 @@ def diagnose(
     """
     from headwater.capture import Problem, observe  # here, so that loading a saved recording needs no torch
 
-    return judge(observe(Problem(model, inputs, targets, loss, optimizer), seed=seed, lines=lines), rules)
+    problem = Problem(model, inputs, targets, loss, optimizer)
+    return judge(observe(problem, seed=seed, lines=lines, precision=precision), rules)
 
 
 def judge(recording: Recording, rules: Sequence[Rule] = ALL_RULES) -> Diagnosis:

@@ -15,7 +15,7 @@ from headwater.capture.observations import Measured, ObservedCall, ObservedTenso
 from headwater.capture.observer import PassObserver
 from headwater.capture.operation_assembly import ObservedOperations
 from headwater.capture.weights import WeightWatcher
-from headwater.recording import Context, Recording, RecordingBuilder, SignalKind, TensorStats
+from headwater.recording import Combine, Context, Recording, RecordingBuilder, SignalKind, TensorStats
 
 _LONGEST_CONFIG = 200
 _NAMED_IN_A_NOTE = 5
@@ -61,6 +61,11 @@ class _Assembly:
         self._add_weights(depths)
         if self._operations is not None:
             self._operations.add_to(self._builder, self._depths, self._tensor_numbers, self._gradient_stats)
+        for (caller, kind), count in self._observer.unregistered.num_parameters(self._model).items():
+            module = self._module_indices.get(caller, 0)
+            self._builder.add_series(
+                "num_unregistered_parameters", [count], module=module, item=kind, combine=Combine.MAXIMUM
+            )
         devices = sorted({str(watched.parameter.device) for watched in self._weights.parameters})
         return self._builder.build(
             replace(

@@ -6,6 +6,7 @@ import copy
 import math
 from collections.abc import Mapping
 from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,6 +14,9 @@ from torch import Tensor, nn
 from torch.nn.parameter import UninitializedBuffer, is_lazy
 
 from headwater.capture import torch_internals
+from headwater.capture.next_step import NextStep, next_step
+from headwater.capture.optimizer_copy import parameters_of
+from headwater.capture.precision import has_few_bits, precision_asked_for, within_range
 from headwater.capture.preservation import gradients_preserved, preserved
 from headwater.capture.problem import Problem, ProblemError
 from headwater.capture.recorder import Recorder, record
@@ -26,7 +30,9 @@ _WELL_SCALED_EXPONENT = 20
 _MAX_SCALE_EXPONENT = 120
 
 
-def observe(problem: Problem, *, seed: int = 0, lines: bool = True, exponents: bool = False) -> Recording:
+def observe(
+    problem: Problem, *, seed: int = 0, lines: bool = True, exponents: bool = False, precision: str | None = None
+) -> Recording:
     """The recording of one forward and backward pass.
 
     Parameters, buffers, gradients, random states, flags and attributes are afterwards what they were. The inputs
@@ -39,10 +45,12 @@ def observe(problem: Problem, *, seed: int = 0, lines: bool = True, exponents: b
         problem: what to run.
         seed: of the random cotangents, where there is no loss.
         lines: also trace which line of code each operation was called from.
-        exponents: also count the gradients' elements per binary exponent.
+        exponents: also count the gradients' elements per binary exponent; done anyway where weights have 16 bits or fewer.
+        precision: the format that shall be asked about, as "float16"; counts exponents too.
 
     Raises:
-        ProblemError: the forward pass, the loss or the backward pass failed, or the loss is no scalar with a gradient.
+        ProblemError: the forward pass, the loss or the backward pass failed, the loss is no scalar with a gradient, or there
+            is no such precision.
 
     >>> problem = Problem(nn.Linear(2, 1), torch.ones(1, 2), torch.zeros(1, 1), nn.MSELoss())
     >>> observe(problem).context.cotangent
@@ -51,13 +59,25 @@ def observe(problem: Problem, *, seed: int = 0, lines: bool = True, exponents: b
     model = problem.model
     if any(is_lazy(tensor) for tensor in (*model.parameters(), *model.buffers())):
         model = copy.deepcopy(model, _copies_of_lazy_buffers(model))
-    recording = _run(model, problem, seed, 0, lines, exponents)
+    asked = precision_asked_for(precision)
+    look = _Look(seed, lines, exponents or bool(asked) or has_few_bits(model))
+    recording, step = _run(model, problem, look, 0)
     exponent = _scale_exponent(recording)
-    if exponent:
-        recording = _run(model, problem, seed, exponent, lines, exponents)
+    if exponent:  # but the optimiser steps with the loss as it is
+        recording, _ = _run(model, problem, look, exponent)
+    recording = step.added_to(extended(recording, series=asked))
     if lines and _is_broken(recording):
         recording = extended(recording, culprits=_culprits(model, problem))
     return recording
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """What shall be looked at beside the moments, and the seed of the random cotangents."""
+
+    seed: int
+    lines: bool
+    exponents: bool
 
 
 def _is_broken(recording: Recording) -> bool:
@@ -98,26 +118,30 @@ def _copies_of_lazy_buffers(model: nn.Module) -> dict[int, Any]:
     }
 
 
-def _run(model: nn.Module, problem: Problem, seed: int, scale_exponent: int, lines: bool, exponents: bool) -> Recording:
+def _run(model: nn.Module, problem: Problem, look: _Look, scale_exponent: int) -> tuple[Recording, NextStep]:
     args, kwargs = _arguments(problem.inputs)
     with (
         preserved(*_modules_of(model, problem)),
         torch.inference_mode(False),
         torch.enable_grad(),
-        record(model, exponents=exponents) as recorder,
+        record(model, exponents=look.exponents) as recorder,
     ):
-        with recorder.trace_lines() if lines else nullcontext():
+        with recorder.trace_lines() if look.lines else nullcontext():
             output = _called("the forward pass failed on the inputs", model, *args, **kwargs)
             loss = _loss(problem, output)
         if loss is None:
-            roots, cotangents = _random_cotangents(output, seed)
+            roots, cotangents = _random_cotangents(output, look.seed)
         else:
+            scale_exponent = within_range(scale_exponent, loss.dtype)
             roots, cotangents = [loss], [torch.full_like(loss, 2.0**scale_exponent)]
         recorder.follow_operations(roots)
         with gradients_preserved(_other_leaves(roots, model)):
             _called("the backward pass failed", torch.autograd.backward, roots, cotangents)
-        _note(recorder, problem, loss, seed, scale_exponent)
-    return recorder.recording
+        if problem.optimizer is not None:
+            recorder.note_trained(parameters_of(problem.optimizer))
+        step = next_step(problem.optimizer, problem.model, model, step=loss is not None and not scale_exponent)
+        _note(recorder, problem, loss, look.seed, scale_exponent)
+    return recorder.recording, step
 
 
 def _modules_of(model: nn.Module, problem: Problem) -> list[nn.Module]:

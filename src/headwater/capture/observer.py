@@ -22,6 +22,7 @@ from headwater.capture.open_calls import OpenCalls
 from headwater.capture.rectifiers import is_rectifier, unit_extremes
 from headwater.capture.source_lines import calling_line
 from headwater.capture.structure import named_tensors, unknown_types
+from headwater.capture.unregistered import UnregisteredModules
 from headwater.recording import TensorStats
 
 
@@ -38,6 +39,7 @@ class PassObserver:
         self.after_call: Callable[[nn.Module], None] | None = None  # is told each module that has run
         self.notes: Notes = {}
         self.notes_lines = False  # of the calls: set before the forward pass
+        self.unregistered = UnregisteredModules()
         self._observed = {id(module) for module in modules}
         self._rectifiers = {id(module) for module in modules if is_rectifier(module)}
         self._calls_without_grad: dict[int, list[ObservedCall]] = {}
@@ -93,6 +95,7 @@ class PassObserver:
             if not second_run and self.a_forward_is_running and next(module.parameters(), None) is not None:
                 name = type(module).__name__
                 self.notes[f"A {name} that is not part of the model ran inside of it, and was not observed."] = None
+                self.unregistered.note_call(module, self._open.running()[-1])
             return
         if second_run and not (self._calls_without_grad.get(id(module)) and torch.is_grad_enabled()):
             return

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, Self
@@ -121,6 +121,10 @@ class Recorder:
     def note_circumstances(self, **circumstances: Any) -> None:
         """Fields of the recording's `Context` that only the caller knows, such as the loss."""
         self._circumstances.update(circumstances)
+
+    def note_trained(self, parameters: Iterable[Tensor]) -> None:
+        """What an optimiser holds: a module outside of the model that has only such parameters is not untrained."""
+        self._observer.unregistered.note_trained(parameters)
 
 
 def record(model: nn.Module, *, exponents: bool = False) -> Recorder:

@@ -15,6 +15,7 @@ from typing import Any, ParamSpec, TypeVar
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import Node
+from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 from torch.utils.hooks import RemovableHandle
 
 Arguments = ParamSpec("Arguments")
@@ -177,6 +178,20 @@ def without_post_accumulate_hooks(parameters: Sequence[Tensor]) -> Iterator[None
     finally:
         for parameter, saved in hooked:
             parameter._post_accumulate_grad_hooks = saved
+
+
+@contextmanager
+def without_optimizer_hooks() -> Iterator[None]:
+    """Inside, the process-wide hooks around optimisers' steps do not run."""
+    registries: list[Any] = [_global_optimizer_pre_hooks, _global_optimizer_post_hooks]
+    saved = [dict(registry) for registry in registries]
+    try:
+        for registry in registries:
+            registry.clear()
+        yield
+    finally:
+        for registry, hooks in zip(registries, saved, strict=True):
+            registry.update(hooks)
 
 
 def next_sequence_number() -> int:

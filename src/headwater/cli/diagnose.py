@@ -27,9 +27,17 @@ if TYPE_CHECKING:
 @fail_on_option
 @click.option("--lines", "show_lines", is_flag=True, help="Print your source code with the decades of each line.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the random generators.")
+@click.option("--precision", help="Ask what a format would lose of the gradients: float16, float8_e5m2, ...")
 @traceback_option
 def diagnose(
-    target: str, save: Path | None, format: str, show_all: bool, fail_on: str, show_lines: bool, seed: int
+    target: str,
+    save: Path | None,
+    format: str,
+    show_all: bool,
+    fail_on: str,
+    show_lines: bool,
+    seed: int,
+    precision: str | None,
 ) -> ExitCode:
     """Run one forward and backward pass of your model and say where its gradient dies.
 
@@ -41,7 +49,7 @@ def diagnose(
     if save is not None:
         check_writable(save)
     with redirect_stdout(sys.stderr):  # what the user's code prints is not part of the report
-        diagnosis = _diagnosis(target, seed)
+        diagnosis = _diagnosis(target, seed, precision)
     if save is not None:
         _save(diagnosis, save)
     print_diagnosis(diagnosis, format=format, show_all=show_all)
@@ -50,7 +58,7 @@ def diagnose(
     return exit_code(diagnosis, fail_on)
 
 
-def _diagnosis(target: str, seed: int) -> Diagnosis:
+def _diagnosis(target: str, seed: int, precision: str | None) -> Diagnosis:
     import headwater as hw
 
     problem = load_problem(target, seed=seed)
@@ -62,6 +70,7 @@ def _diagnosis(target: str, seed: int) -> Diagnosis:
             loss=problem.loss,
             optimizer=problem.optimizer,
             seed=seed,
+            precision=precision,
         )
     except hw.ProblemError as error:
         # Without a cause in the user's code there is no traceback worth a look.

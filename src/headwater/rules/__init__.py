@@ -9,7 +9,11 @@ from headwater.rules.hw103_zero_gradient import ZeroGradient as ZeroGradient
 from headwater.rules.hw104_non_finite import NonFinite as NonFinite
 from headwater.rules.hw201_dead_units import DeadUnits as DeadUnits
 from headwater.rules.hw202_saturated_activation import SaturatedActivation as SaturatedActivation
+from headwater.rules.hw301_stalled_update import StalledUpdate as StalledUpdate
+from headwater.rules.hw302_underflow import Underflow as Underflow
+from headwater.rules.hw303_oversized_update import OversizedUpdate as OversizedUpdate
 from headwater.rules.hw401_unreached_parameter import UnreachedParameter as UnreachedParameter
+from headwater.rules.hw402_untrained_parameter import UntrainedParameter as UntrainedParameter
 
 ALL_RULES: tuple[Rule, ...] = (
     VanishingGradient(),
@@ -18,5 +22,9 @@ ALL_RULES: tuple[Rule, ...] = (
     NonFinite(),
     DeadUnits(),
     SaturatedActivation(),
+    StalledUpdate(),
+    Underflow(),
+    OversizedUpdate(),
     UnreachedParameter(),
+    UntrainedParameter(),
 )

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from headwater.recording import Call
 
 _MAX_NAMED = 3
+NO_OPTIMIZER = "no optimiser was given: pass optimizer= to diagnose(), and the loss"
 
 
 def named(call: Call) -> str:
