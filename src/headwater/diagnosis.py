@@ -28,6 +28,7 @@ from headwater.report import (
     TextReport,
     annotated_file,
     as_data,
+    as_sarif,
     can_show,
     document,
     render_html,
@@ -128,6 +129,10 @@ class Diagnosis:
     def to_dict(self) -> dict[str, Any]:
         """The diagnosis as plain data that JSON can hold: what is not finite becomes None."""
         return as_data(self.recording, self.verdicts, self.profile)
+
+    def to_sarif(self) -> dict[str, Any]:
+        """The findings in SARIF 2.1.0, as plain data, for code hosts that show them at the lines of the source."""
+        return as_sarif(self.findings, self.verdicts)
 
     def __str__(self) -> str:
         # A print() must not fail where standard output knows no blocks and lines.

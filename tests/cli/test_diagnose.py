@@ -208,3 +208,20 @@ def test_lines_prints_the_users_code_with_the_decades_in_the_margin(folder, caps
 def test_lines_of_a_model_without_code_of_its_own_say_so(folder, capsys):
     assert main(["diagnose", "factories.py:healthy", "--lines"]) == ExitCode.HEALTHY
     assert "No line of your code" in capsys.readouterr().out
+
+
+def test_select_and_ignore_choose_the_rules(folder, capsys):
+    assert main(["diagnose", "factories.py:vanishing", "--select", "HW2,HW4"]) == ExitCode.HEALTHY
+    assert "HW101" not in capsys.readouterr().out
+    assert main(["diagnose", "factories.py:vanishing", "--ignore", "HW2", "--ignore", "HW4"]) == ExitCode.FINDINGS
+    assert "HW401" not in capsys.readouterr().out
+
+
+def test_an_unknown_code_is_a_usage_error_that_names_the_known_ones(folder, capsys):
+    assert main(["diagnose", "factories.py:vanishing", "--select", "HW9"]) == ExitCode.USAGE_ERROR
+    assert "no rule has a code that begins with 'HW9'; there are: HW101" in capsys.readouterr().err
+
+
+def test_sarif_is_one_document_and_nothing_else(folder, capsys):
+    assert main(["diagnose", "factories.py:talkative", "--format", "sarif"]) == ExitCode.HEALTHY
+    assert _strict_json(capsys.readouterr().out)["version"] == "2.1.0"

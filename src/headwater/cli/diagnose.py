@@ -5,12 +5,21 @@ from __future__ import annotations
 import sys
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from headwater.cli.errors import CommandError, ExitCode
-from headwater.cli.options import all_option, exit_code, fail_on_option, format_option, traceback_option
+from headwater.cli.options import (
+    all_option,
+    exit_code,
+    fail_on_option,
+    format_option,
+    ignore_option,
+    rules_of,
+    select_option,
+    traceback_option,
+)
 from headwater.cli.output import check_writable
 from headwater.cli.presentation import print_diagnosis, print_source
 from headwater.cli.target import load_problem, missing_device
@@ -25,6 +34,8 @@ if TYPE_CHECKING:
 @format_option
 @all_option
 @fail_on_option
+@select_option
+@ignore_option
 @click.option("--lines", "show_lines", is_flag=True, help="Print your source code with the decades of each line.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the random generators.")
 @click.option("--precision", help="Ask what a format would lose of the gradients: float16, float8_e5m2, ...")
@@ -36,8 +47,9 @@ def diagnose(
     show_all: bool,
     fail_on: str,
     show_lines: bool,
-    seed: int,
-    precision: str | None,
+    select: tuple[str, ...],
+    ignore: tuple[str, ...],
+    **options: Any,
 ) -> ExitCode:
     """Run one forward and backward pass of your model and say where its gradient dies.
 
@@ -48,8 +60,9 @@ def diagnose(
     """
     if save is not None:
         check_writable(save)
+    rules = rules_of(select, ignore)
     with redirect_stdout(sys.stderr):  # what the user's code prints is not part of the report
-        diagnosis = _diagnosis(target, seed, precision)
+        diagnosis = _diagnosis(target, rules=rules, **options)
     if save is not None:
         _save(diagnosis, save)
     print_diagnosis(diagnosis, format=format, show_all=show_all)
@@ -58,7 +71,7 @@ def diagnose(
     return exit_code(diagnosis, fail_on)
 
 
-def _diagnosis(target: str, seed: int, precision: str | None) -> Diagnosis:
+def _diagnosis(target: str, *, seed: int, **options: Any) -> Diagnosis:
     import headwater as hw
 
     problem = load_problem(target, seed=seed)
@@ -70,7 +83,7 @@ def _diagnosis(target: str, seed: int, precision: str | None) -> Diagnosis:
             loss=problem.loss,
             optimizer=problem.optimizer,
             seed=seed,
-            precision=precision,
+            **options,
         )
     except hw.ProblemError as error:
         # Without a cause in the user's code there is no traceback worth a look.

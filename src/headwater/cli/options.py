@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from headwater.cli.errors import ExitCode
+from headwater.cli.errors import CommandError, ExitCode
 
 if TYPE_CHECKING:
     from headwater.diagnosis import Diagnosis
+    from headwater.findings import Rule
 
 traceback_option = click.option(
     "--traceback",
@@ -21,10 +22,10 @@ traceback_option = click.option(
 )
 format_option = click.option(
     "--format",
-    type=click.Choice(["text", "json"]),
+    type=click.Choice(["text", "json", "sarif"]),
     default="text",
     show_default=True,
-    help="A report to read, or strict JSON.",
+    help="A report to read, strict JSON, or SARIF 2.1.0 for code hosts.",
 )
 all_option = click.option(
     "--all", "show_all", is_flag=True, help="Show every module; repeated blocks are folded otherwise."
@@ -36,6 +37,31 @@ fail_on_option = click.option(
     show_default=True,
     help="Exit with 1 for a finding this severe or worse.",
 )
+
+select_option = click.option(
+    "--select", multiple=True, metavar="CODES", help="Ask only these rules: HW1,HW302 (beginnings of codes will do)."
+)
+ignore_option = click.option(
+    "--ignore", multiple=True, metavar="CODES", help="Do not ask these rules; wins over --select."
+)
+
+
+def rules_of(select: tuple[str, ...], ignore: tuple[str, ...]) -> tuple[Rule, ...]:
+    """The rules that --select and --ignore leave.
+
+    Raises:
+        CommandError: there is no such code.
+
+    >>> [rule.code for rule in rules_of(("HW101",), ())]
+    ['HW101']
+    """
+    from headwater.rules import ALL_RULES
+    from headwater.rules.selection import UnknownCodeError, selected
+
+    try:
+        return selected(ALL_RULES, select, ignore)
+    except UnknownCodeError as error:
+        raise CommandError(str(error)) from None
 
 
 def exit_code(diagnosis: Diagnosis, fail_on: str) -> ExitCode:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def print_diagnosis(diagnosis: Diagnosis, *, format: str = "text", show_all: bool = False) -> None:
-    """Prints a report to read, or one document of strict JSON (RFC 8259: no NaN, no Infinity) and nothing else.
+    """Prints a report to read, or one document of strict JSON (RFC 8259: no NaN, no Infinity), plain or SARIF.
 
     >>> from headwater.diagnosis import judge
     >>> from headwater.recording import RecordingBuilder
@@ -21,8 +21,9 @@ def print_diagnosis(diagnosis: Diagnosis, *, format: str = "text", show_all: boo
     {
       "schema_version": ...
     """
-    if format == "json":
-        print(json.dumps(diagnosis.to_dict(), allow_nan=False, indent=2))
+    if format != "text":
+        data = diagnosis.to_dict() if format == "json" else diagnosis.to_sarif()
+        print(json.dumps(data, allow_nan=False, indent=2))
         return
     from headwater.report import can_show
 
