@@ -182,3 +182,10 @@ def _read(terminal):
         return os.read(terminal, 65536)
     except OSError:  # Linux says so when the other side has gone
         return b""
+
+
+def test_a_precision_can_be_asked_about(folder, capsys):
+    assert main(["diagnose", "factories.py:healthy", "--precision", "float16"]) == 0
+    assert "HW302 underflow" in capsys.readouterr().out.partition("not judged")[0]
+    assert main(["diagnose", "factories.py:healthy", "--precision", "fp16"]) == ExitCode.USAGE_ERROR
+    assert "expected the precision to be one of float16" in capsys.readouterr().err
