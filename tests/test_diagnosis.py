@@ -157,3 +157,14 @@ def test_findings_are_sorted_the_most_severe_first():
     by_severity = [finding("HW101", "0", severity=severity) for severity in hw.Severity]
     sorted_ = judge(chain(-1.0).build(), (Fixed(*by_severity),)).findings
     assert [f.severity for f in sorted_] == sorted(hw.Severity, reverse=True)
+
+
+def test_an_optimizer_and_a_precision_are_judged_and_saved(tmp_path):
+    model = _network(20)
+    inputs, targets = torch.randn(32, 16, generator=torch.Generator().manual_seed(0)), torch.zeros(32, dtype=torch.long)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    found = hw.diagnose(model, inputs, targets, loss=nn.CrossEntropyLoss(), optimizer=optimizer, precision="float16")
+    assert [finding.code for finding in found.findings] == ["HW101", "HW301", "HW302"]
+    assert all(verdict.not_applicable is None for verdict in found.verdicts if verdict.code > "HW300")
+    found.save(tmp_path / "run.hw")
+    assert load(tmp_path / "run.hw").to_dict() == found.to_dict()

@@ -14,7 +14,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook, register_op
 
 from headwater.capture import Problem, observe
 from headwater.capture.exact_steps import exact_step
-from headwater.recording import Recording, SignalKind
+from headwater.recording import Recording, SignalKind, merge
 from tests.capture.bit_identity import differences
 from tests.capture.snapshots import Snapshotter, random_states
 from tests.oracles.moments import assert_moments_match
@@ -243,6 +243,16 @@ def test_gradients_from_before_are_no_part_of_the_step():
         parameter.grad = torch.full_like(parameter, 100.0)
     assert _observed(model, optimizer) == fresh
     assert all((parameter.grad == 100.0).all() for parameter in model.parameters())
+
+
+def test_counts_add_up_where_recordings_are_merged():
+    model = _net()
+    one = _observed(model, torch.optim.SGD(model.parameters(), 1e-3))
+    both = merge(one, one)
+    for name, total in _counts(one, "num_with_gradient").items():
+        assert _counts(both, "num_with_gradient")[name] == 2 * total
+    assert _counts(both, "learning_rate") == _counts(one, "learning_rate")
+    assert _counts(both, "in_optimizer") == _counts(one, "in_optimizer")
 
 
 # --- no trace -------------------------------------------------------------------------------------------------------

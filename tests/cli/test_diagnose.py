@@ -225,3 +225,10 @@ def test_an_unknown_code_is_a_usage_error_that_names_the_known_ones(folder, caps
 def test_sarif_is_one_document_and_nothing_else(folder, capsys):
     assert main(["diagnose", "factories.py:talkative", "--format", "sarif"]) == ExitCode.HEALTHY
     assert _strict_json(capsys.readouterr().out)["version"] == "2.1.0"
+
+
+def test_a_precision_can_be_asked_about(folder, capsys):
+    assert main(["diagnose", "factories.py:healthy", "--precision", "float16"]) == 0
+    assert "HW302 underflow" in capsys.readouterr().out.partition("not judged")[0]
+    assert main(["diagnose", "factories.py:healthy", "--precision", "fp16"]) == ExitCode.USAGE_ERROR
+    assert "expected the precision to be one of float16" in capsys.readouterr().err

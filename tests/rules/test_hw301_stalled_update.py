@@ -172,6 +172,8 @@ def test_small_rates_stall_bfloat16_weights_and_not_float32_ones():
     finding = the_finding(seen(torch.bfloat16), RULE)
     assert finding.severity >= WARNING
     assert "lost to rounding" in finding.message
+    assert "as long as its learning rate 1e-05" in finding.cause
+    assert "float32" in finding.remedies[0]
     assert finding.evidence["percent_rounded"] == pytest.approx(finding.evidence["percent_unchanged"], abs=1.0)
 
 
@@ -281,3 +283,23 @@ def test_momentum_that_has_not_built_up_is_taken_into_account():
     plain = _seen(model, lambda p: torch.optim.SGD(p, 1.0), inputs, lambda y: y.sum())
     assert the_finding(plain, RULE).severity is ERROR
     assert RULE.check(_seen(model, lambda p: torch.optim.SGD(p, 1.0, momentum=0.9), inputs, lambda y: y.sum())) == []
+
+
+@pytest.mark.parametrize("is_fresh", [False, True])
+@pytest.mark.parametrize("name", ["momentum", "AdamW", "RMSprop"])
+def test_a_network_that_was_trained_on_digits_is_no_alarm(name, is_fresh):
+    from sklearn.datasets import load_digits
+
+    images, labels = load_digits(return_X_y=True)
+    inputs, targets = torch.tensor(images[:128] / 16.0, dtype=torch.float32), torch.tensor(labels[:128])
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), *broken.plain(nn.ReLU, 3, 64))
+    broken.initialize(model, broken.he)
+    optimizer = MAKERS[name](model.parameters())
+    for _ in range(300):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(inputs), targets).backward()
+        optimizer.step()
+    optimizer = MAKERS[name](model.parameters()) if is_fresh else optimizer
+    problem = Problem(model, inputs, targets, nn.CrossEntropyLoss(), optimizer)
+    assert alarms(findings(observe(problem))) == []

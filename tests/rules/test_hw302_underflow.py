@@ -232,7 +232,8 @@ HEALTHY = {
     "Fixup": (healthy.fixup, broken.gaussian(64, 16)),
     "zero gamma": (healthy.zero_gamma, broken.gaussian(4, 3, 8, 8)),
     "experts": (healthy.SparseExperts, broken.gaussian(64, 8)),
-    "causal attention": (healthy.CausalAttention, broken.gaussian(4, 5, 8)),
+    "an attention key bias": (lambda: healthy.CausalAttention(width=64), broken.gaussian(4, 5, 64)),
+    "LayerScale": (lambda: healthy.residual(num_blocks=20, scale=1e-6), broken.gaussian(64, 16)),
     "convolutions": (healthy.convolutional, broken.gaussian(8, 3, 32, 32)),
     "He": (lambda: broken.plain(nn.ReLU, 34, 128, broken.he), broken.gaussian(32, 128)),
 }
@@ -245,3 +246,14 @@ def test_a_healthy_network_is_no_alarm(name, precision):
     make, inputs = HEALTHY[name]
     problem = Problem(make(), inputs, loss=lambda output: (output - 1.0).square().mean())
     assert alarms(findings(observe(problem, precision=precision), [RULE])) == []
+
+
+def test_what_is_lost_in_a_branch_that_is_scaled_down_is_only_worth_knowing():
+    torch.manual_seed(0)
+    problem = Problem(
+        healthy.residual(num_blocks=20, scale=1e-6), broken.gaussian(64, 16), loss=lambda y: y.square().mean()
+    )
+    finding = the_finding(observe(problem, precision="float16"), RULE)
+    assert finding.severity is Severity.INFO
+    assert "scaled down" in finding.cause
+    assert_well_said([finding])

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from headwater.analysis.gain import activation_gradient, cotangent
-from headwater.analysis.gradient_path import trainable_layers
 from headwater.recording import ParameterInfo, Recording, Signal, SignalKind
 
 # Of a recording with its series; each counts weights that have a gradient, by the whole decades that epsilon takes.
@@ -160,9 +159,16 @@ def scaling_down_decades(recording: Recording) -> dict[str, float]:
     >>> scaling_down_decades(RecordingBuilder().build())
     {}
     """
+    around: list[float] = []  # the largest gradient norm at the input of a call that it is nested in
+    at_input: list[float] = []
     found: dict[str, float] = {}
-    for layer in trainable_layers(recording):
-        if math.isfinite(layer.gain_decades):
-            decades = max(layer.stream_decades - layer.gain_decades, 0.0)
-            found[layer.call.module] = max(found.get(layer.call.module, 0.0), decades)
+    for call in recording.calls:
+        outer = 0.0 if call.parent < 0 else max(around[call.parent], at_input[call.parent])
+        around.append(outer)
+        own = recording.signal(SignalKind.INPUT_GRADIENT, call.depth) if recording.children(call.depth) else None
+        at_input.append(0.0 if own is None else own.norm)
+        gradient = activation_gradient(recording, call.depth)
+        if gradient is not None and gradient.norm:
+            decades = math.log10(outer / gradient.norm) if outer > gradient.norm else 0.0
+            found[call.module] = max(found.get(call.module, 0.0), decades)
     return found

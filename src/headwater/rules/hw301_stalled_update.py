@@ -27,6 +27,7 @@ class _Reason(StrEnum):
     """What keeps the weights where they are."""
 
     ROUNDING = "rounding"
+    RATE = "rounding of a step that is as long as the learning rate, whatever the gradient"
     EPSILON = "epsilon"
     UNKNOWN = "unknown"
 
@@ -51,6 +52,7 @@ _REMEDIES = {
         _INITIALISE,
         "Raise the learning rate of these layers, or use AdamW, whose step does not depend on the size of the gradient.",
     ),
+    _Reason.RATE: ("Raise the learning rate of these layers: the size of the gradient does not matter here.",),
     _Reason.EPSILON: (_INITIALISE, "Multiply the loss by a constant, or lower eps (1e-12 in float32)."),
     _Reason.UNKNOWN: (_INITIALISE, "Raise the learning rate of these layers, and look at the optimiser's eps."),
 }
@@ -114,28 +116,23 @@ class StalledUpdate:
             shrunk, rounded = step.share_shrunk(self.epsilon_decades), step.share_rounded(self.epsilon_decades)
             if not shrunk + rounded >= self.warning_share:
                 continue
-            reason = _Reason.EPSILON if shrunk >= rounded else _Reason.ROUNDING
-            found.append(
-                _Stalled(
-                    step,
-                    shrunk + rounded,
-                    reason if step.is_exact else _Reason.UNKNOWN,
-                    self._excuse(recording, step, slope, scaled_down.get(step.parameter.module, 0.0)),
-                )
-            )
+            reason = _reason(step, shrunk, rounded)
+            branch = scaled_down.get(step.parameter.module, 0.0) if reason is not _Reason.RATE else 0.0
+            excuse = self._excuse(recording, step, slope, branch)
+            found.append(_Stalled(step, shrunk + rounded, reason, excuse))
         return found
 
-    def _excuse(self, recording: Recording, step: LayerStep, slope: float, scaled_down_decades: float) -> _Excuse:
+    def _excuse(self, recording: Recording, step: LayerStep, slope: float, branch_decades: float) -> _Excuse:
         if slope < self.converged_slope:
             return _Excuse.CONVERGED
-        if scaled_down_decades >= self.branch_decades:
+        if branch_decades >= self.branch_decades:
             return _Excuse.BRANCH
         if cancellation_decades(recording, step) >= self.cancelling_decades:
             return _Excuse.CANCELLING
         return _Excuse.SCHEDULE if not step.is_exact and step.rate < step.full_rate else _Excuse.NONE
 
     def _finding(self, recording: Recording, group: Sequence[_Stalled], num_layers: int) -> Finding:
-        worst = max(group, key=lambda stalled: stalled.share)
+        worst = max(group, key=lambda stalled: stalled.share >= self.error_share)  # the first of them
         step, percent = worst.step, 100.0 * worst.share
         name = f"'{step.parameter.module}' ({step.module_type})" if step.parameter.module else "the model"
         more = f" So it is in {len(group)} of {num_layers} layers." if len(group) > 1 else ""
@@ -173,6 +170,14 @@ class StalledUpdate:
         return Severity.ERROR if worst.share >= self.error_share else Severity.WARNING
 
 
+def _reason(step: LayerStep, shrunk: float, rounded: float) -> _Reason:
+    if not step.is_exact:
+        return _Reason.UNKNOWN
+    if shrunk >= rounded:
+        return _Reason.EPSILON
+    return _Reason.ROUNDING if math.isnan(step.epsilon) else _Reason.RATE
+
+
 def _why_there_is_no_step(recording: Recording) -> str:
     if not recording.context.optimizer:
         return NO_OPTIMIZER
@@ -194,12 +199,14 @@ def _cause(worst: _Stalled, optimizer: str, epsilon_decades: int) -> str:
             f"{optimizer} divides by sqrt(v) + eps. Here sqrt(v), the size of the gradient, is less than a "
             f"{10**epsilon_decades}th of eps = {step.epsilon:.3g}."
         )
-    rate = f"The learning rate {step.rate:.3g} times the gradient" if math.isfinite(step.rate) else "The step"
     if worst.reason is _Reason.UNKNOWN:
         return f"The step is smaller than what {dtype} can tell apart at the size of the weights."
     bits = _FRACTION_BITS.get(dtype)
     distance = f" (2**-{bits + 2} to 2**-{bits + 1} of the weight)" if bits is not None else ""
-    return f"{rate} is less than half of the distance between two neighbouring numbers of {dtype}{distance}."
+    length = f"The learning rate {step.rate:.3g} times the gradient"
+    if worst.reason is _Reason.RATE:
+        length = f"{optimizer}'s step is at most about as long as its learning rate {step.rate:.3g}, which"
+    return f"{length} is less than half of the distance between two neighbouring numbers of {dtype}{distance}."
 
 
 def _remedies(worst: _Stalled) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+from headwater.analysis.layer_steps import scaling_down_decades
 from headwater.analysis.underflow import Lost, Tail
 from headwater.findings import Finding, NotApplicable, Severity, Verdict
 from headwater.recording import Recording, Signal, SignalKind
@@ -15,6 +16,7 @@ from headwater.rules.wording import distinct
 
 _GRADIENTS = (SignalKind.ACTIVATION_GRADIENT, SignalKind.WEIGHT_GRADIENT)
 _ASK = "pass precision='float16' to diagnose()"
+_IN_A_BRANCH = " It lies in a branch that is scaled down: its gradient grows as soon as the scale has been trained."
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +38,15 @@ class Underflow:
     format already, the zeros are judged by the entries next to zero: ReLU's zeros have no such neighbours.
 
     Args:
-        warning_entries, warning_energy: shares lost at a deviation of the smallest number.
-        error_entries, error_energy: shares lost at half of it.
+        warning_entries: share of entries lost at a deviation of the smallest number.
+        warning_energy: share of the sum of squares lost there.
+        error_entries: share of entries lost at half of that deviation.
+        error_energy: share of the sum of squares lost there.
         saved_entries: share that may still be lost for a loss scale to do (Micikevicius et al. 2018, arXiv 1710.03740,
             section 3.2: scale so that the small ones are kept and the largest stays below the largest number).
         min_entries: that are not zero, for a tensor to be judged; a share of fewer is chance.
+        branch_decades: that less gradient arrives inside of a block than at its input, for the branch to be scaled down on
+            purpose (LayerScale): a hundredth. What is lost there is only worth knowing.
     """
 
     code: ClassVar[str] = "HW302"
@@ -52,6 +58,7 @@ class Underflow:
     error_energy: float = 0.19
     saved_entries: float = 0.01
     min_entries: int = 32
+    branch_decades: float = 2.0
 
     def check(self, recording: Recording) -> Verdict:
         """At most two findings for each format: for what is rounded to zero, and for what is too large."""
@@ -65,7 +72,9 @@ class Underflow:
         seen: set[tuple[int, str]] = set()
         for signal in gradients:
             name = signal.dtype if signal.dtype in FLOAT_FORMATS else next(iter(asked), None)
-            if name is not None and (signal.tensor, signal.kind) not in seen:
+            # A vector's gradient is a sum of activation gradients, and may be noise: that of an attention's key bias is zero.
+            is_vector = signal.kind is SignalKind.WEIGHT_GRADIENT and len(signal.shape) < 2
+            if name is not None and not is_vector and (signal.tensor, signal.kind) not in seen:
                 seen.add((signal.tensor, signal.kind))
                 by_format.setdefault(FLOAT_FORMATS[name], []).append(signal)
         if not by_format:
@@ -80,9 +89,18 @@ class Underflow:
         judged = [one for one in judged if one.tail.num_entries >= self.min_entries]
         lost = [one for one in judged if self._severity(one.lost) is not None]
         largest = max(signals, key=lambda signal: signal.stats.max_abs)
+        scaled_down = scaling_down_decades(recording)
+        groups: dict[Severity, list[_Judged]] = {
+            Severity.ERROR: [],
+            Severity.INFO: [],
+        }  # by the highest severity possible
+        for one in lost:
+            is_in_branch = scaled_down.get(one.signal.module, 0.0) >= self.branch_decades
+            groups[Severity.INFO if is_in_branch else Severity.ERROR].append(one)
         found: list[Finding] = []
-        if lost:
-            found.append(self._underflow(form, lost, judged, largest.stats.max_abs))
+        for cap, group in groups.items():
+            if group:
+                found.append(self._underflow(form, group, len(judged), largest.stats.max_abs, cap))
         if largest.stats.max_abs > form.largest:
             found.append(self._overflow(form, largest))
         return found
@@ -102,7 +120,7 @@ class Underflow:
         return highest
 
     def _underflow(
-        self, form: FloatFormat, lost: Sequence[_Judged], judged: Sequence[_Judged], largest: float
+        self, form: FloatFormat, lost: Sequence[_Judged], num_judged: int, largest: float, cap: Severity
     ) -> Finding:
         worst = max(lost, key=lambda one: (self._severity(one.lost) or 0, one.lost.entries))
         exponent = self._loss_scale_exponent(form, lost, largest)
@@ -110,15 +128,16 @@ class Underflow:
         percent, percent_left = 100.0 * worst.lost.entries, 100.0 * left
         is_rounded = worst.tail.is_rounded
         verb = "are" if is_rounded else "would be"
-        more = f" So it is, in part, for {len(lost)} of {len(judged)} gradients." if len(lost) > 1 else ""
+        more = f" So it is, in part, for {len(lost)} of {num_judged} gradients." if len(lost) > 1 else ""
         return Finding(
             code=self.code,
             name=self.name,
-            severity=self._severity(worst.lost) or Severity.WARNING,
+            severity=min(self._severity(worst.lost) or Severity.WARNING, cap),
             modules=distinct([worst.signal.module, *(one.signal.module for one in lost)]),
             cause=(
                 f"The smallest number of {form.name} is 2**{form.smallest_exponent}: what is at most half of it becomes zero. "
                 f"The gradient is of that size with the loss as it is{_saves(exponent, left, self.saved_entries)}."
+                f"{_IN_A_BRANCH if cap is Severity.INFO else ''}"
             ),
             message=(
                 f"{percent:.3g} % of the entries of the {_what(worst.signal)} {verb} rounded to zero in {form.name}, with "
@@ -128,7 +147,7 @@ class Underflow:
                 "percent_lost": percent,
                 "percent_of_squares_lost": 100.0 * worst.lost.energy,
                 "num_gradients_with_loss": len(lost),
-                "num_gradients": len(judged),
+                "num_gradients": num_judged,
                 "smallest_exponent": form.smallest_exponent,
                 "largest_gradient": largest,
                 "loss_scale_exponent": exponent,
