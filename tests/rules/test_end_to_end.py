@@ -362,3 +362,11 @@ def test_micro_batches_are_judged_together():
         for part in SAMPLES.split(1):
             _square(model(part)).backward()
     assert findings(recorder.recording) == []
+
+
+def test_an_infinite_weight_is_found_although_a_plateau_hides_it():
+    model = nn.Sequential(nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 1))
+    with torch.no_grad():
+        model[0].weight[0, 0] = math.inf
+    (finding,) = [f for f in _judged(model, SAMPLES) if f.code == "HW104"]
+    assert (finding.severity, finding.modules) == (ERROR, ("0",))

@@ -100,6 +100,8 @@ def _severity(recording: Recording) -> Severity | None:
     outputs = [recording.signal(SignalKind.ACTIVATION, depth) for depth in recording.children(-1)]
     if (loss is not None and not math.isfinite(loss)) or any(stats and stats.nan_count for stats in outputs):
         return Severity.ERROR
+    if _weights(recording) is not None:
+        return Severity.ERROR
     table = recording.signal_table
     is_gradient = np.isin(table["kind"], [KINDS.index(kind) for kind in _GRADIENTS])
     of_weights = table[table["kind"] == KINDS.index(SignalKind.WEIGHT_GRADIENT)]
