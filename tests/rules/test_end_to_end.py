@@ -66,9 +66,10 @@ def test_a_34_layer_glorot_network_on_digits_vanishes_although_its_weight_gradie
         s.stats.norm for s in recording.select("weight_gradient") if s.parameter in ("0.weight", "66.weight")
     )
     assert first / last > 0.1  # what a rule on weight gradients would look at
-    (finding,) = findings(recording)
+    finding, forward = findings(recording)
     assert (finding.code, finding.severity) == ("HW101", WARNING)
     assert "kaiming" in finding.remedies[0]
+    assert (forward.code, forward.severity) == ("HW203", WARNING)  # the signal dies out by the same factor
 
 
 def test_the_notebooks_plain_network_is_worth_knowing_and_its_shortcuts_are_fine():
@@ -228,7 +229,7 @@ BROKEN = {
     ),
     "large shortcut branches": (
         lambda: _judged(broken.ExplodingShortcuts(), broken.gaussian(32, 64)),
-        [("HW102", ERROR, "layers.0")],
+        [("HW102", ERROR, "layers.0"), ("HW203", WARNING, "layers.11")],
     ),
 }
 
