@@ -344,6 +344,21 @@ def test_neither_the_optimizer_nor_the_model_nor_a_generator_is_touched(make, nu
             handle.remove()
 
 
+class Consuming(torch.optim.SGD):
+    """Uses the gradients up."""
+
+    def step(self, closure=None):
+        super().step(closure)
+        for parameter in self.param_groups[0]["params"]:
+            parameter.grad.zero_()
+
+
+def test_a_step_that_changes_its_gradients_changes_copies():
+    model = _net()
+    consumed, kept = (_observed(model, make(model.parameters(), 0.1)) for make in (Consuming, torch.optim.SGD))
+    assert _counts(consumed, "num_with_gradient") == _counts(kept, "num_with_gradient")
+
+
 def test_a_subclass_steps_as_it_likes_and_its_rounding_is_its_own():
     model = _net()
     recording = _observed(model, Rounding(model.parameters()))
