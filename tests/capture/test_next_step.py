@@ -3,99 +3,31 @@
 from __future__ import annotations
 
 import copy
-import random
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
-from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 from headwater.capture import Problem, observe
 from headwater.capture.exact_steps import exact_step
-from headwater.recording import Recording, SignalKind, merge
-from tests.capture.bit_identity import differences
-from tests.capture.snapshots import Snapshotter, random_states
+from headwater.recording import SignalKind, merge
+from tests.capture.next_steps import EXACT, OPTIMIZERS, counts, data, loss, net, numbers, observed, step_once, trained
 from tests.oracles.moments import assert_moments_match
-
-OPTIMIZERS = {
-    "SGD": lambda p: torch.optim.SGD(p, 1e-3),
-    "SGD with all": lambda p: torch.optim.SGD(p, 1e-3, momentum=0.9, nesterov=True, weight_decay=1e-2, maximize=True),
-    "SGD damped": lambda p: torch.optim.SGD(p, 1e-3, momentum=0.9, dampening=0.5, foreach=True),
-    "Adam": lambda p: torch.optim.Adam(p, 1e-3),
-    "Adam with all": lambda p: torch.optim.Adam(p, 1e-3, weight_decay=1e-2, amsgrad=True, foreach=True),
-    "Adam, fused": lambda p: torch.optim.Adam(p, 1e-3, fused=True),
-    "AdamW": lambda p: torch.optim.AdamW(p, 1e-3),
-    "AdamW, tensor rate": lambda p: torch.optim.AdamW(p, torch.tensor(1e-3).double(), maximize=True),
-    "RMSprop": lambda p: torch.optim.RMSprop(p, 1e-3),
-    "Adagrad": lambda p: torch.optim.Adagrad(p, 1e-3),
-    "Adadelta": torch.optim.Adadelta,
-    "Adafactor": torch.optim.Adafactor,
-    "NAdam": torch.optim.NAdam,
-    "ASGD": torch.optim.ASGD,
-    "Rprop": torch.optim.Rprop,
-    "two groups": lambda p: torch.optim.AdamW([{"params": p[:2]}, {"params": p[2:], "lr": 1e-5, "weight_decay": 0.3}]),
-}
-EXACT = [name for name in OPTIMIZERS if name.startswith(("SGD", "Adam", "AdamW", "two")) and "Adama" not in name]
-loss = nn.MSELoss()
-
-
-def _net(dtype=torch.float32, scale=1.0):
-    torch.manual_seed(0)
-    net = nn.Sequential(nn.Linear(8, 16), nn.GELU(), nn.Linear(16, 16), nn.GELU(), nn.Linear(16, 4)).to(dtype)
-    with torch.no_grad():
-        net[0].weight.mul_(scale)
-    return net
-
-
-def _data(dtype=torch.float32):
-    generator = torch.Generator().manual_seed(1)
-    return (
-        torch.randn(32, 8, generator=generator).to(dtype),
-        torch.randn(32, 4, generator=generator).to(dtype),
-    )
-
-
-def _step(model, optimizer, dtype=torch.float32):
-    inputs, targets = _data(dtype)
-    optimizer.zero_grad()
-    loss(model(inputs), targets).backward()
-    optimizer.step()
-
-
-def _trained(name, num_steps, dtype=torch.float32):
-    model = _net(dtype)
-    optimizer = OPTIMIZERS[name](list(model.parameters()))
-    for _ in range(num_steps):
-        _step(model, optimizer, dtype)
-    return model, optimizer
-
-
-def _observed(model, optimizer, dtype=torch.float32, loss=loss) -> Recording:
-    inputs, targets = _data(dtype)
-    return observe(Problem(model, inputs, targets, loss, optimizer))
-
-
-def _numbers(recording: Recording, what: str) -> dict[str, list[float]]:
-    return {f"{s.module}.{s.item}".strip("."): s.values.tolist() for s in recording.series(what)}
-
-
-def _counts(recording: Recording, what: str) -> dict[str, float]:
-    return {name: sum(values) for name, values in _numbers(recording, what).items()}
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("num_steps", [0, 3])
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_the_next_step_is_what_the_optimizer_then_does(name, num_steps, dtype):
-    model, optimizer = _trained(name, num_steps, dtype)
-    recording = _observed(model, optimizer, dtype)
+    model, optimizer = trained(name, num_steps, dtype)
+    recording = observed(model, optimizer, dtype)
     before = copy.deepcopy(model.state_dict())
-    _step(model, optimizer, dtype)
+    step_once(model, optimizer, dtype)
     updates = {signal.parameter: signal for signal in recording.select(SignalKind.UPDATE)}
     assert updates.keys() == before.keys()
-    unchanged, with_gradient = _counts(recording, "num_unchanged"), _counts(recording, "num_with_gradient")
+    unchanged, with_gradient = counts(recording, "num_unchanged"), counts(recording, "num_with_gradient")
     for key, parameter in model.named_parameters():
         change = parameter.detach() - before[key]
         assert_moments_match(updates[key].stats, change, rtol=1e-6)
@@ -107,8 +39,8 @@ def test_the_next_step_is_what_the_optimizer_then_does(name, num_steps, dtype):
 @pytest.mark.parametrize("num_steps", [0, 1, 4])
 @pytest.mark.parametrize("name", EXACT)
 def test_the_exact_step_is_torchs_step_in_float64(name, num_steps):
-    model, optimizer = _trained(name, num_steps, torch.float64)
-    inputs, targets = _data(torch.float64)
+    model, optimizer = trained(name, num_steps, torch.float64)
+    inputs, targets = data(torch.float64)
     optimizer.zero_grad()
     loss(model(inputs), targets).backward()
     exact = [
@@ -129,7 +61,7 @@ def test_the_exact_step_is_torchs_step_in_float64(name, num_steps):
 
 def test_the_decay_is_what_the_step_is_without_a_gradient():
     for name in ("SGD", "SGD with all", "AdamW", "two groups"):
-        _, optimizer = _trained(name, 0, torch.float64)
+        _, optimizer = trained(name, 0, torch.float64)
         for group in optimizer.param_groups:
             for parameter in group["params"]:
                 old = parameter.detach().clone()
@@ -168,9 +100,9 @@ def test_rounding_begins_at_half_an_ulp():
     nn.init.ones_(model.weight)
     optimizer = torch.optim.SGD(model.parameters(), 1.0)
     recording = observe(Problem(model, slopes[None], loss=lambda y: y.sum(), optimizer=optimizer))
-    assert _numbers(recording, "num_with_gradient") == {"weight": [4.0]}
-    assert _numbers(recording, "num_unchanged") == {"weight": [2.0]}
-    assert _numbers(recording, "num_lost_to_rounding") == {"weight": [2.0]}
+    assert numbers(recording, "num_with_gradient") == {"weight": [4.0]}
+    assert numbers(recording, "num_unchanged") == {"weight": [2.0]}
+    assert numbers(recording, "num_lost_to_rounding") == {"weight": [2.0]}
 
 
 def test_half_an_ulp_of_bfloat16_is_two_to_the_minus_nine():
@@ -179,7 +111,7 @@ def test_half_an_ulp_of_bfloat16_is_two_to_the_minus_nine():
     nn.init.ones_(model.weight)
     optimizer = torch.optim.SGD(model.parameters(), 1.0)
     recording = observe(Problem(model, slopes[None], loss=lambda y: y.sum(), optimizer=optimizer))
-    assert _numbers(recording, "num_lost_to_rounding") == {"weight": [2.0]}
+    assert numbers(recording, "num_lost_to_rounding") == {"weight": [2.0]}
 
 
 def test_weight_decay_does_not_hide_that_the_gradient_makes_no_difference():
@@ -187,8 +119,8 @@ def test_weight_decay_does_not_hide_that_the_gradient_makes_no_difference():
     nn.init.ones_(model.weight)
     optimizer = torch.optim.SGD(model.parameters(), 0.1, weight_decay=0.1)
     recording = observe(Problem(model, torch.full((1, 4), 1e-12), loss=lambda y: y.sum(), optimizer=optimizer))
-    assert _numbers(recording, "num_unchanged") == {"weight": [0.0]}
-    assert _numbers(recording, "num_lost_to_rounding") == {"weight": [4.0]}
+    assert numbers(recording, "num_unchanged") == {"weight": [0.0]}
+    assert numbers(recording, "num_lost_to_rounding") == {"weight": [4.0]}
 
 
 def test_what_epsilon_takes_is_counted_by_decades():
@@ -199,8 +131,8 @@ def test_what_epsilon_takes_is_counted_by_decades():
         Problem(model, slopes[None], loss=lambda y: y.sum(), optimizer=torch.optim.Adam(model.parameters()))
     )
     expected = [2.0, 0, 1, 1, 0, 0, 0, 0, 1, 0, 1]
-    assert _numbers(recording, "num_with_gradient") == {"weight": expected}
-    assert _numbers(recording, "epsilon") == {"weight": [1e-8]}
+    assert numbers(recording, "num_with_gradient") == {"weight": expected}
+    assert numbers(recording, "epsilon") == {"weight": [1e-8]}
 
 
 @given(exponent=st.integers(-40, 10), momentum=st.sampled_from([0.0, 0.9]), seed=st.integers(0, 5))
@@ -209,9 +141,9 @@ def test_without_decay_what_rounding_loses_is_what_stays_as_it_is(exponent, mome
     slopes = torch.randn(1, 64, generator=torch.Generator().manual_seed(seed)) * 2.0**exponent
     optimizer = torch.optim.SGD(model.parameters(), 1.0, momentum=momentum)
     recording = observe(Problem(model, slopes, loss=lambda y: y.sum(), optimizer=optimizer))
-    assert _numbers(recording, "num_lost_to_rounding") == _numbers(recording, "num_unchanged")
-    full = _counts(recording, "num_lost_at_full_rate")["weight"]
-    assert full <= _counts(recording, "num_lost_to_rounding")["weight"]
+    assert numbers(recording, "num_lost_to_rounding") == numbers(recording, "num_unchanged")
+    full = counts(recording, "num_lost_at_full_rate")["weight"]
+    assert full <= counts(recording, "num_lost_to_rounding")["weight"]
 
 
 def test_a_weight_of_zero_never_stalls():
@@ -219,171 +151,59 @@ def test_a_weight_of_zero_never_stalls():
     nn.init.zeros_(model.weight)
     optimizer = torch.optim.SGD(model.parameters(), 1e-3)
     recording = observe(Problem(model, 1e-12 * torch.ones(1, 8), loss=lambda y: y.sum(), optimizer=optimizer))
-    assert _counts(recording, "num_unchanged") == _counts(recording, "num_lost_to_rounding") == {"weight": 0.0}
+    assert counts(recording, "num_unchanged") == counts(recording, "num_lost_to_rounding") == {"weight": 0.0}
 
 
 def test_the_step_is_that_of_the_loss_as_it_is_although_the_pass_runs_on_a_larger_one():
-    model, inputs = _net(), _data()[0]
+    model, inputs = net(), data()[0]
     optimizer = torch.optim.SGD(model.parameters(), 1.0)
     recording = observe(Problem(model, inputs, loss=lambda y: 1e-20 * y.square().sum(), optimizer=optimizer))
     assert recording.context.backward_scale_exponent > 0
-    assert _counts(recording, "num_unchanged") == _counts(recording, "num_with_gradient")
+    assert counts(recording, "num_unchanged") == counts(recording, "num_with_gradient")
     recording = observe(Problem(model, inputs, loss=lambda y: 1e-44 * y.square().sum(), optimizer=optimizer))
     num_weights = sum(parameter.numel() for parameter in model.parameters())
-    assert sum(_counts(recording, "num_with_gradient").values()) < 0.8 * num_weights  # float32 loses the others
+    assert sum(counts(recording, "num_with_gradient").values()) < 0.8 * num_weights  # float32 loses the others
     gradients = [signal.stats for signal in recording.select(SignalKind.WEIGHT_GRADIENT)]
     assert sum(stats.numel - stats.zero_count for stats in gradients) == num_weights
 
 
 def test_gradients_from_before_are_no_part_of_the_step():
-    model = _net()
+    model = net()
     optimizer = torch.optim.SGD(model.parameters(), 1.0)
-    fresh = _observed(model, optimizer)
+    fresh = observed(model, optimizer)
     for parameter in model.parameters():
         parameter.grad = torch.full_like(parameter, 100.0)
-    assert _observed(model, optimizer) == fresh
+    assert observed(model, optimizer) == fresh
     assert all((parameter.grad == 100.0).all() for parameter in model.parameters())
 
 
 def test_counts_add_up_where_recordings_are_merged():
-    model = _net()
-    one = _observed(model, torch.optim.SGD(model.parameters(), 1e-3))
+    model = net()
+    one = observed(model, torch.optim.SGD(model.parameters(), 1e-3))
     both = merge(one, one)
-    for name, total in _counts(one, "num_with_gradient").items():
-        assert _counts(both, "num_with_gradient")[name] == 2 * total
-    assert _counts(both, "learning_rate") == _counts(one, "learning_rate")
-    assert _counts(both, "in_optimizer") == _counts(one, "in_optimizer")
-
-
-# --- no trace -------------------------------------------------------------------------------------------------------
-
-
-class Rounding(torch.optim.Adam):
-    """An optimiser of somebody's own: random, counting, with more attributes than torch knows of."""
-
-    num_steps_of_all = 0
-
-    def __init__(self, parameters):
-        super().__init__(parameters)
-        self.history = []
-        self.noise = torch.zeros(3)
-
-    def step(self, closure=None):
-        self.history.append(len(self.history))
-        self.noise += torch.rand(3) + random.random()
-        return super().step(closure)
-
-
-class Failing(torch.optim.SGD):
-    def step(self, closure=None):
-        super().step(closure)
-        self.param_groups[0]["lr"] = 77.0
-        raise RuntimeError("broken")
-
-
-def _with_hooks(model):
-    optimizer = torch.optim.Adam(model.parameters())
-    optimizer.calls = []
-    optimizer.register_step_pre_hook(lambda *_: optimizer.calls.append("before"))
-    optimizer.register_step_post_hook(lambda *_: optimizer.calls.append("after"))
-    return optimizer
-
-
-def _with_scheduler(model):
-    optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
-    optimizer.scheduler = torch.optim.lr_scheduler.LinearLR(optimizer)  # wraps the object's own `step`
-    return optimizer
-
-
-def _that_steps_elsewhere(model):
-    optimizer = torch.optim.SGD(model.parameters(), 0.1)
-    optimizer.step = optimizer.step
-    return optimizer
-
-
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda m: Rounding(m.parameters()),
-        lambda m: Failing(m.parameters(), 0.1),
-        lambda m: torch.optim.LBFGS(m.parameters()),
-        _with_hooks,
-        _with_scheduler,
-        _that_steps_elsewhere,
-    ],
-)
-@pytest.mark.parametrize("num_steps", [0, 2])
-def test_neither_the_optimizer_nor_the_model_nor_a_generator_is_touched(make, num_steps):
-    model = _net()
-    optimizer = make(model)
-    for _ in range(num_steps):
-        for parameter in model.parameters():
-            parameter.grad = torch.randn_like(parameter)
-        try:
-            optimizer.step(*([lambda: torch.zeros(())] if isinstance(optimizer, torch.optim.LBFGS) else []))
-        except RuntimeError:
-            optimizer.param_groups[0]["lr"] = 0.1
-    calls: list[str] = []
-    handles = [
-        register_optimizer_step_pre_hook(lambda *_: calls.append("before")),
-        register_optimizer_step_post_hook(lambda *_: calls.append("after")),
-    ]
-
-    def snapshot():
-        return {**Snapshotter().of(model, "model"), **Snapshotter().of(optimizer, "optimizer"), **random_states()}
-
-    try:
-        before = snapshot()
-        _observed(model, optimizer)
-        assert differences(before, snapshot()) == []
-        assert calls == []
-        _step(_net(), torch.optim.SGD(model.parameters(), 0.1))
-        assert calls == ["before", "after"]
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def test_a_subclass_steps_as_it_likes_and_its_rounding_is_its_own():
-    model = _net()
-    recording = _observed(model, Rounding(model.parameters()))
-    assert len(recording.select(SignalKind.UPDATE)) == 6
-    assert recording.series("num_unchanged")
-    assert recording.series("num_lost_to_rounding") == []
-
-
-@pytest.mark.parametrize(
-    ("make", "words"),
-    [
-        (lambda p: Failing(p, 0.1), "Failing was not observed: RuntimeError: broken."),
-        (torch.optim.LBFGS, "LBFGS was not observed: it runs the model again (step() needs a closure)."),
-    ],
-)
-def test_a_step_that_cannot_be_taken_is_a_note(make, words):
-    model = _net()
-    recording = _observed(model, make(model.parameters()))
-    assert recording.context.notes == (f"The next step of {words}",)
-    assert recording.select(SignalKind.UPDATE) == []
-    assert set(_counts(recording, "in_optimizer").values()) == {1.0}
+    for name, total in counts(one, "num_with_gradient").items():
+        assert counts(both, "num_with_gradient")[name] == 2 * total
+    assert counts(both, "learning_rate") == counts(one, "learning_rate")
+    assert counts(both, "in_optimizer") == counts(one, "in_optimizer")
 
 
 # --- unusual models -------------------------------------------------------------------------------------------------
 
 
 def test_without_a_loss_only_who_is_in_the_optimizer_is_known():
-    model = _net()
-    recording = observe(Problem(model, _data()[0], optimizer=torch.optim.SGD(model[0].parameters(), 1.0)))
+    model = net()
+    recording = observe(Problem(model, data()[0], optimizer=torch.optim.SGD(model[0].parameters(), 1.0)))
     assert recording.select(SignalKind.UPDATE) == []
-    assert _counts(recording, "in_optimizer") == {
+    assert counts(recording, "in_optimizer") == {
         "0.weight": 1.0, "0.bias": 1.0, "2.weight": 0.0, "2.bias": 0.0, "4.weight": 0.0, "4.bias": 0.0,
     }  # fmt: skip
 
 
 def test_parameters_that_are_not_the_models_are_counted_and_left_alone():
-    model, other = _net(), _net()
+    model, other = net(), net()
     other[0].weight.grad = torch.ones_like(other[0].weight)
     before = copy.deepcopy(other.state_dict())
-    recording = _observed(model, torch.optim.SGD([*model.parameters(), *other.parameters()], 1.0))
+    recording = observed(model, torch.optim.SGD([*model.parameters(), *other.parameters()], 1.0))
     assert recording.series("num_foreign_parameters")[0].values.tolist() == [6.0]
     assert len(recording.select(SignalKind.UPDATE)) == 6
     assert all(torch.equal(before[key], value) for key, value in other.state_dict().items())
@@ -407,21 +227,21 @@ def test_lazy_tied_sparse_frozen_and_complex_parameters():
     model = Odd()
     optimizer = torch.optim.SGD(model.parameters(), 0.1)
     recording = observe(Problem(model, torch.tensor([1, 1, 3]), loss=lambda y: y.sum(), optimizer=optimizer))
-    assert set(_counts(recording, "in_optimizer").values()) == {1.0}
-    assert _counts(recording, "num_with_gradient") == {
+    assert set(counts(recording, "in_optimizer").values()) == {1.0}
+    assert counts(recording, "num_with_gradient") == {
         "embedding.weight": 8.0, "lazy.weight": 16.0, "lazy.bias": 4.0, "phase": 4.0,
     }  # fmt: skip
-    assert "phase" not in _counts(recording, "num_lost_to_rounding")
+    assert "phase" not in counts(recording, "num_lost_to_rounding")
     assert recording.context.notes == ()
 
 
 def test_a_rate_that_a_schedule_will_raise_is_known():
-    model = _net()
+    model = net()
     optimizer = torch.optim.SGD(model.parameters(), 0.1)
     torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.0 if not step else 1.0)
-    recording = _observed(model, optimizer)
-    assert set(_counts(recording, "learning_rate").values()) == {0.0}
-    assert set(_counts(recording, "full_learning_rate").values()) == {0.1}
-    assert _counts(recording, "num_unchanged") == _counts(recording, "num_with_gradient")
-    assert set(_counts(recording, "num_lost_to_rounding").values()) == {0.0}
-    assert set(_counts(recording, "num_lost_at_full_rate").values()) == {0.0}
+    recording = observed(model, optimizer)
+    assert set(counts(recording, "learning_rate").values()) == {0.0}
+    assert set(counts(recording, "full_learning_rate").values()) == {0.1}
+    assert counts(recording, "num_unchanged") == counts(recording, "num_with_gradient")
+    assert set(counts(recording, "num_lost_to_rounding").values()) == {0.0}
+    assert set(counts(recording, "num_lost_at_full_rate").values()) == {0.0}
