@@ -22,6 +22,7 @@ from headwater.capture.problem import Problem, ProblemError
 from headwater.capture.recorder import Recorder, record
 from headwater.capture.source_lines import operation_name, source_line
 from headwater.capture.structure import map_tensors, named_tensors
+from headwater.capture.symmetry import symmetric_units
 from headwater.recording import NonFiniteOperation, Recording, SignalKind, extended
 from headwater.recording.recording import KINDS
 
@@ -139,9 +140,10 @@ def _run(model: nn.Module, problem: Problem, look: _Look, scale_exponent: int) -
             _called("the backward pass failed", torch.autograd.backward, roots, cotangents)
         if problem.optimizer is not None:
             recorder.note_trained(parameters_of(problem.optimizer))
+        twins = torch_internals.unseen(symmetric_units)(model)
         step = next_step(problem.optimizer, problem.model, model, step=loss is not None and not scale_exponent)
         _note(recorder, problem, loss, look.seed, scale_exponent)
-    return recorder.recording, step
+    return extended(recorder.recording, series=twins), step
 
 
 def _modules_of(model: nn.Module, problem: Problem) -> list[nn.Module]:

@@ -60,6 +60,8 @@ def extended(
     >>> extended(builder.build(), series=[more]).series("signal_to_noise")[0].values
     array([0.5])
     """
+    if not (series or updates or culprits):
+        return recording
     builder = RecordingBuilder.continuing(recording)
     index_of = {name: index for index, name in enumerate(recording.module_names)}
     owners = {parameter.name: parameter for parameter in recording.parameters}

@@ -15,6 +15,7 @@ from headwater.rules.hw302_underflow import Underflow as Underflow
 from headwater.rules.hw303_oversized_update import OversizedUpdate as OversizedUpdate
 from headwater.rules.hw401_unreached_parameter import UnreachedParameter as UnreachedParameter
 from headwater.rules.hw402_untrained_parameter import UntrainedParameter as UntrainedParameter
+from headwater.rules.hw403_symmetric_units import SymmetricUnits as SymmetricUnits
 
 ALL_RULES: tuple[Rule, ...] = (
     VanishingGradient(),
@@ -29,4 +30,5 @@ ALL_RULES: tuple[Rule, ...] = (
     OversizedUpdate(),
     UnreachedParameter(),
     UntrainedParameter(),
+    SymmetricUnits(),
 )

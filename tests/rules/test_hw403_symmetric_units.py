@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from headwater.capture import Problem, observe, record
+from headwater.findings import NotApplicable, Severity
+from headwater.rules import SymmetricUnits
+from tests.capture.transformers_models import MODEL_TYPES
+from tests.rules import healthy_networks as healthy
+from tests.rules.conclusions import assert_well_said, the_finding
+
+RULE = SymmetricUnits()
+INPUTS = torch.randn(32, 8, generator=torch.Generator().manual_seed(0))
+
+
+def mlp(activation=nn.Tanh):
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(8, 6), activation(), nn.Linear(6, 4), activation(), nn.Linear(4, 2))
+
+
+def check(model, inputs=INPUTS):
+    return RULE.check(observe(Problem(model, inputs), lines=False))
+
+
+def test_a_constant_layer_is_one_unit():
+    model = mlp()
+    nn.init.constant_(model[0].weight, 0.5)
+    nn.init.zeros_(model[0].bias)
+    nn.init.constant_(model[2].weight, 0.5)
+    recording = observe(Problem(model, INPUTS), lines=False)
+    finding = the_finding(recording, RULE)
+    assert finding.severity is Severity.ERROR
+    assert finding.modules == ("0",)  # the second layer's rows get different gradients from the head
+    assert (finding.evidence["num_units"], finding.evidence["num_groups"]) == (6, 1)
+    assert_well_said([finding])
+
+
+def test_the_units_it_names_really_stay_equal():
+    model = mlp()
+    nn.init.constant_(model[0].weight, 0.5)
+    nn.init.zeros_(model[0].bias)
+    nn.init.constant_(model[2].weight, 0.1)
+    assert [f.modules for f in check(model)] == [("0",)]
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    targets = torch.randint(0, 2, (32,))
+    for _ in range(20):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(INPUTS), targets).backward()
+        optimizer.step()
+    assert (model[0].weight == model[0].weight[0]).all()
+
+
+def test_copied_rows_are_named_as_so_many():
+    model = mlp()
+    with torch.no_grad():
+        for layer in (model[0],):
+            layer.weight[3:] = layer.weight[:3]
+            layer.bias[3:] = layer.bias[:3]
+        model[2].weight[:, 3:] = model[2].weight[:, :3]
+    (finding,) = check(model)
+    assert finding.severity is Severity.ERROR
+    assert (finding.evidence["num_units_with_a_twin"], finding.evidence["num_groups"]) == (6, 3)
+    with torch.no_grad():
+        model[0].weight[5] += 0.1
+    (finding,) = check(model)
+    assert (finding.severity, finding.evidence["num_groups"]) == (Severity.WARNING, 2)
+
+
+def test_equal_weights_with_different_gradients_part():
+    model = mlp()
+    nn.init.zeros_(model[4].weight)
+    nn.init.constant_(model[2].weight, 0.5)
+    assert check(model) == []
+
+
+def test_different_biases_part():
+    model = mlp()
+    nn.init.constant_(model[0].weight, 0.5)
+    nn.init.constant_(model[2].weight, 0.5)
+    assert check(model) == []
+
+
+def test_dropout_parts_them():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(8, 16), nn.Dropout(0.5), nn.Tanh(), nn.Linear(16, 2))
+    nn.init.constant_(model[0].weight, 0.5)
+    nn.init.zeros_(model[0].bias)
+    nn.init.constant_(model[3].weight, 0.5)
+    (finding,) = check(model.eval())
+    assert finding.severity is Severity.ERROR
+    assert check(model.train()) == []
+
+
+@pytest.mark.parametrize("kind", ["depthwise", "embedding", "frozen", "norm"])
+def test_rows_that_are_no_units_and_what_is_not_trained_are_left_out(kind):
+    torch.manual_seed(0)
+    if kind == "depthwise":
+        conv = nn.Conv1d(8, 8, 3, padding=1, groups=8)
+        nn.init.constant_(conv.weight, 0.3)
+        assert check(nn.Sequential(conv, nn.Conv1d(8, 2, 1)), torch.randn(4, 8, 5)) == []
+        return
+    if kind == "embedding":
+        embedding = nn.Embedding(10, 4)
+        nn.init.ones_(embedding.weight)
+        assert check(nn.Sequential(embedding, nn.Linear(4, 2)), torch.randint(0, 10, (8, 3))) == []
+        return
+    model = mlp()
+    if kind == "frozen":
+        nn.init.constant_(model[0].weight, 0.5)
+        nn.init.zeros_(model[0].bias)
+        nn.init.constant_(model[2].weight, 0.5)
+        model[0].requires_grad_(False)
+    else:
+        model = nn.Sequential(model[0], nn.LayerNorm(6), *model[1:])
+    assert check(model) == []
+
+
+@pytest.mark.parametrize(
+    "make",
+    [healthy.Lora, healthy.fixup, healthy.SparseExperts, healthy.DenseExperts, lambda: healthy.residual(scale=0.0)],
+)
+def test_designed_zeros_are_no_symmetry(make):
+    torch.manual_seed(0)
+    model = make()
+    width = next(parameter.shape[-1] for parameter in model.parameters() if parameter.dim() == 2)
+    assert check(model, torch.randn(16, width)) == []
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "GPT2LMHeadModel",
+        "LlamaForCausalLM",
+        "BertForMaskedLM",
+        "ViTForImageClassification",
+        "T5ForConditionalGeneration",
+        "MambaForCausalLM",
+        "SwinForImageClassification",
+        "MixtralForCausalLM",
+    ],
+)
+def test_transformers_have_none(name):
+    torch.manual_seed(0)
+    model_type = next(model_type for model_type in MODEL_TYPES if model_type.model_class == name)
+    assert check(model_type.build(), model_type.inputs()) == []
+
+
+def test_a_plain_recording_is_not_judged():
+    model = mlp()
+    with record(model) as recorder:
+        model(INPUTS).sum().backward()
+    assert isinstance(RULE.check(recorder.recording), NotApplicable)
