@@ -55,8 +55,9 @@ def _digits_network(init, num_layers=34, width=128):
 
 
 def test_a_20_layer_sigmoid_network_on_digits_vanishes_and_its_sigmoids_are_to_blame(digits):
-    (finding,) = _judged(broken.plain(nn.Sigmoid, 20, 64), *digits, classify)
+    finding, forward = _judged(broken.plain(nn.Sigmoid, 20, 64), *digits, classify)
     assert (finding.code, finding.severity, finding.modules[0]) == ("HW101", ERROR, "0")
+    assert forward.code == "HW204"  # and all digits look the same to it
     assert re.match(r"Sigmoid's derivative costs 1\d\.\d of 1\d\.\d decades over 19 calls, Linear", finding.cause)
 
 
@@ -81,8 +82,8 @@ def test_the_notebooks_plain_network_is_worth_knowing_and_its_shortcuts_are_fine
 
 
 def test_sigmoids_that_are_no_modules_are_named_with_their_line():
-    (finding,) = _judged(broken.FunctionalSigmoids(), broken.gaussian(16, 32))
-    assert (finding.code, finding.severity) == ("HW101", ERROR)
+    finding, forward = _judged(broken.FunctionalSigmoids(), broken.gaussian(16, 32))
+    assert (finding.code, finding.severity, forward.code) == ("HW101", ERROR, "HW204")
     assert finding.cause.startswith("torch.sigmoid's derivative costs 12")
     assert [line.code for line in finding.lines] == ["x = torch.sigmoid(layer(x))"]
     assert "Replace torch.sigmoid" in finding.remedies[0]
@@ -249,7 +250,7 @@ def test_four_of_eight_dead_units_are_four_of_eight():
 
 def test_a_gradient_that_vanishes_until_it_underflows_is_both():
     found = _judged(broken.plain(nn.Sigmoid, 150, 16), broken.gaussian(8, 16))
-    assert [finding.code for finding in found] == ["HW101", "HW103"]
+    assert [finding.code for finding in found] == ["HW101", "HW103", "HW204"]
     assert "smallest number" in found[1].cause
 
 

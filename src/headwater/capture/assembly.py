@@ -14,6 +14,7 @@ from headwater.capture.moments import stats_from_vector
 from headwater.capture.observations import Measured, ObservedCall, ObservedTensor
 from headwater.capture.observer import PassObserver
 from headwater.capture.operation_assembly import ObservedOperations
+from headwater.capture.spread import SPREAD
 from headwater.capture.weights import WeightWatcher
 from headwater.recording import Combine, Context, Recording, RecordingBuilder, SignalKind, TensorStats
 
@@ -118,6 +119,8 @@ class _Assembly:
         for path, tensor in call.outputs:
             self._add(module, depth, SignalKind.ACTIVATION, path, tensor, [tensor.stats])
             self._add(module, depth, SignalKind.ACTIVATION_GRADIENT, path, tensor, tensor.gradients)
+        if call.spread is not None:
+            self._builder.add_series(SPREAD, [call.spread], module=module, depth=depth, combine=Combine.MAXIMUM)
         if call.units is not None:
             minimum, maximum, num_samples = call.units
             self._builder.add_units(depth, num_samples, minimum.double().tolist(), maximum.double().tolist())

@@ -21,6 +21,7 @@ from headwater.capture.observations import Measured, ObservedCall, ObservedInput
 from headwater.capture.open_calls import OpenCalls
 from headwater.capture.rectifiers import is_rectifier, unit_extremes
 from headwater.capture.source_lines import calling_line
+from headwater.capture.spread import relative_spread
 from headwater.capture.structure import named_tensors, unknown_types
 from headwater.capture.unregistered import UnregisteredModules
 from headwater.recording import TensorStats
@@ -38,7 +39,7 @@ class PassObserver:
         self.calls: list[ObservedCall] = []
         self.after_call: Callable[[nn.Module], None] | None = None  # is told each module that has run
         self.notes: Notes = {}
-        self.notes_lines = False  # of the calls: set before the forward pass
+        self.notes_lines = False  # of the calls, and how their samples differ: set before the forward pass
         self.unregistered = UnregisteredModules()
         self._observed = {id(module) for module in modules}
         self._rectifiers = {id(module) for module in modules if is_rectifier(module)}
@@ -155,6 +156,8 @@ class PassObserver:
             self._calls_without_grad.setdefault(id(call.module), []).append(call)
 
     def _observe_outputs(self, call: ObservedCall, tensors: list[tuple[str, Tensor]], output: Any) -> None:
+        if self.notes_lines and not call.children and tensors:
+            call.spread = relative_spread(tensors[0][1])
         for path, tensor in tensors:
             observed = self._observe(tensor, call)
             if observed.producer is None:

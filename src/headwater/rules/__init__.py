@@ -10,6 +10,7 @@ from headwater.rules.hw104_non_finite import NonFinite as NonFinite
 from headwater.rules.hw201_dead_units import DeadUnits as DeadUnits
 from headwater.rules.hw202_saturated_activation import SaturatedActivation as SaturatedActivation
 from headwater.rules.hw203_signal_scale import SignalScale as SignalScale
+from headwater.rules.hw204_rank_collapse import RankCollapse as RankCollapse
 from headwater.rules.hw301_stalled_update import StalledUpdate as StalledUpdate
 from headwater.rules.hw302_underflow import Underflow as Underflow
 from headwater.rules.hw303_oversized_update import OversizedUpdate as OversizedUpdate
@@ -25,6 +26,7 @@ ALL_RULES: tuple[Rule, ...] = (
     DeadUnits(),
     SaturatedActivation(),
     SignalScale(),
+    RankCollapse(),
     StalledUpdate(),
     Underflow(),
     OversizedUpdate(),
