@@ -48,7 +48,7 @@ def diagnosis():
 def test_a_network_that_vanishes_is_called_vanishing(diagnosis):
     assert diagnosis.findings[0].code == "HW101"
     assert diagnosis.findings[0].message in " ".join(str(diagnosis).split())
-    assert repr(diagnosis) == "<Diagnosis of Sequential: HW101>"
+    assert repr(diagnosis) == "<Diagnosis of Sequential: HW101, HW204>"
 
 
 def test_diagnose_takes_a_dict_of_inputs_and_needs_no_loss():
@@ -164,7 +164,7 @@ def test_an_optimizer_and_a_precision_are_judged_and_saved(tmp_path):
     inputs, targets = torch.randn(32, 16, generator=torch.Generator().manual_seed(0)), torch.zeros(32, dtype=torch.long)
     optimizer = torch.optim.SGD(model.parameters(), 0.1)
     found = hw.diagnose(model, inputs, targets, loss=nn.CrossEntropyLoss(), optimizer=optimizer, precision="float16")
-    assert [finding.code for finding in found.findings] == ["HW101", "HW301", "HW302"]
+    assert [finding.code for finding in found.findings] == ["HW101", "HW204", "HW301", "HW302"]
     assert all(verdict.not_applicable is None for verdict in found.verdicts if verdict.code > "HW300")
     found.save(tmp_path / "run.hw")
     assert load(tmp_path / "run.hw").to_dict() == found.to_dict()

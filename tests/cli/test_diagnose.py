@@ -65,7 +65,7 @@ def test_all_shows_what_is_folded_otherwise(folder, capsys):
 def test_json_is_strict_and_alone_on_standard_output(folder, capsys):
     assert main(["diagnose", "factories.py:vanishing", "--format", "json"]) == ExitCode.FINDINGS
     document = _strict_json(capsys.readouterr().out)
-    assert [finding["code"] for finding in document["findings"]] == ["HW101"]
+    assert [finding["code"] for finding in document["findings"]] == ["HW101", "HW204"]
 
 
 def test_what_the_users_code_prints_goes_to_standard_error(folder, capsys):
@@ -211,7 +211,7 @@ def test_lines_of_a_model_without_code_of_its_own_say_so(folder, capsys):
 
 
 def test_select_and_ignore_choose_the_rules(folder, capsys):
-    assert main(["diagnose", "factories.py:vanishing", "--select", "HW2,HW4"]) == ExitCode.HEALTHY
+    assert main(["diagnose", "factories.py:vanishing", "--select", "HW3,HW4"]) == ExitCode.HEALTHY
     assert "HW101" not in capsys.readouterr().out
     assert main(["diagnose", "factories.py:vanishing", "--ignore", "HW2", "--ignore", "HW4"]) == ExitCode.FINDINGS
     assert "HW401" not in capsys.readouterr().out

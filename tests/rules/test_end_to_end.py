@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from headwater.capture import Problem, observe, record
+from headwater.capture import Problem, ProblemError, observe, record
 from headwater.findings import Severity
 from headwater.networks import DeepNeuralNetwork
 from tests.rules import broken_networks as broken
@@ -372,3 +372,18 @@ def test_an_infinite_weight_is_found_although_a_plateau_hides_it():
         model[0].weight[0, 0] = math.inf
     (finding,) = [f for f in _judged(model, SAMPLES) if f.code == "HW104"]
     assert (finding.severity, finding.modules) == (ERROR, ("0",))
+
+
+def test_a_loss_that_refuses_nan_does_not_hide_where_it_comes_from():
+    model = nn.Sequential(nn.Linear(8, 8), broken.Apply(broken.thrice_exponential), nn.Linear(8, 1), nn.Sigmoid())
+    with pytest.raises(RuntimeError, match="between 0 and 1"):
+        F.binary_cross_entropy(model(SAMPLES), torch.ones(64, 1))
+    recording = observe(Problem(model, SAMPLES, torch.ones(64, 1), nn.BCELoss()))
+    (finding,) = [f for f in findings(recording) if f.code == "HW104"]
+    assert (finding.severity, finding.modules[0]) == (ERROR, "1")
+    assert any("No backward pass was run" in note for note in recording.context.notes)
+
+
+def test_a_loss_that_fails_for_another_reason_is_an_error_still():
+    with pytest.raises(ProblemError, match="the loss failed"):
+        observe(Problem(nn.Linear(8, 1), SAMPLES, torch.ones(3, 1, 1), nn.BCELoss()))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -98,7 +98,9 @@ def _culprits(model: nn.Module, problem: Problem) -> list[NonFiniteOperation]:
         record(model) as recorder,
         recorder.search_non_finite() as search,
     ):
-        _loss(problem, _called("the forward pass failed on the inputs", model, *args, **kwargs))
+        output = _called("the forward pass failed on the inputs", model, *args, **kwargs)
+        with suppress(ProblemError):  # which the first pass has told already
+            _loss(problem, output)
         found = [culprit for culprit in (search.first_infinity, search.first_nan) if culprit is not None]
         return [
             NonFiniteOperation(
@@ -121,6 +123,7 @@ def _copies_of_lazy_buffers(model: nn.Module) -> dict[int, Any]:
 
 def _run(model: nn.Module, problem: Problem, look: _Look, scale_exponent: int) -> tuple[Recording, NextStep]:
     args, kwargs = _arguments(problem.inputs)
+    failure, loss, twins, step = "", None, [], NextStep()
     with (
         preserved(*_modules_of(model, problem)),
         torch.inference_mode(False),
@@ -129,21 +132,49 @@ def _run(model: nn.Module, problem: Problem, look: _Look, scale_exponent: int) -
     ):
         with recorder.trace_lines() if look.lines else nullcontext():
             output = _called("the forward pass failed on the inputs", model, *args, **kwargs)
-            loss = _loss(problem, output)
-        if loss is None:
-            roots, cotangents = _random_cotangents(output, look.seed)
+            try:
+                loss = _loss(problem, output)
+            except ProblemError as error:
+                if not _is_non_finite(output):
+                    raise
+                failure = f"No backward pass was run: the model's output is not finite, and {error}."
+        if failure:
+            recorder.note_circumstances(notes=(failure,))
         else:
-            scale_exponent = within_range(scale_exponent, loss.dtype)
-            roots, cotangents = [loss], [torch.full_like(loss, 2.0**scale_exponent)]
-        recorder.follow_operations(roots)
-        with gradients_preserved(_other_leaves(roots, model)):
-            _called("the backward pass failed", torch.autograd.backward, roots, cotangents)
-        if problem.optimizer is not None:
-            recorder.note_trained(parameters_of(problem.optimizer))
-        twins = torch_internals.unseen(symmetric_units)(model)
-        step = next_step(problem.optimizer, problem.model, model, step=loss is not None and not scale_exponent)
-        _note(recorder, problem, loss, look.seed, scale_exponent)
+            scale_exponent = _differentiate(recorder, model, problem, output, loss, look.seed, scale_exponent)
+            twins = torch_internals.unseen(symmetric_units)(model)
+            step = next_step(problem.optimizer, problem.model, model, step=loss is not None and not scale_exponent)
     return extended(recorder.recording, series=twins), step
+
+
+def _differentiate(
+    recorder: Recorder,
+    model: nn.Module,
+    problem: Problem,
+    output: Any,
+    loss: Tensor | None,
+    seed: int,
+    scale_exponent: int,
+) -> int:
+    """The backward pass; returns the binary exponent that its loss was really scaled by."""
+    if loss is None:
+        roots, cotangents = _random_cotangents(output, seed)
+    else:
+        scale_exponent = within_range(scale_exponent, loss.dtype)
+        roots, cotangents = [loss], [torch.full_like(loss, 2.0**scale_exponent)]
+    recorder.follow_operations(roots)
+    with gradients_preserved(_other_leaves(roots, model)):
+        _called("the backward pass failed", torch.autograd.backward, roots, cotangents)
+    if problem.optimizer is not None:
+        recorder.note_trained(parameters_of(problem.optimizer))
+    _note(recorder, problem, loss, seed, scale_exponent)
+    return scale_exponent
+
+
+def _is_non_finite(output: Any) -> bool:
+    """Whether the output holds NaN or Inf: many a loss refuses such, and the way they came is what is asked for."""
+    floats = [tensor for _, tensor in named_tensors(output) if tensor.is_floating_point() or tensor.is_complex()]
+    return not all(tensor.isfinite().all() for tensor in floats)
 
 
 def _modules_of(model: nn.Module, problem: Problem) -> list[nn.Module]:

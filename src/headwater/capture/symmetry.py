@@ -55,7 +55,7 @@ def _is_matrix(weight: Tensor) -> bool:
 def _rows(module: nn.Module, item: str, weight: Tensor) -> tuple[Tensor, Tensor]:
     """Each unit's weights and bias, and their gradients: shape (units, anything) each."""
     values, gradients = [weight.detach()], [weight.grad]
-    bias = module._parameters.get(item.replace("weight", "bias"))
+    bias = dict(module.named_parameters(recurse=False)).get(item.replace("weight", "bias"))
     if bias is not None and bias is not weight and bias.shape == (len(weight),):
         values.append(bias.detach())
         gradients.append(bias.grad)
