@@ -15,6 +15,7 @@ from benchmarks.table import Result, replace_in
 
 BENCHMARKS = {
     "capture": "benchmarks.capture_overhead",
+    "detectors": "benchmarks.detectors",
     "diagnose": "benchmarks.diagnose",
     "memory": "benchmarks.memory",
     "depth": "benchmarks.depth",
