@@ -3,9 +3,12 @@ from __future__ import annotations
 from html.parser import HTMLParser
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
+import headwater as hw
 from headwater.report import render_html
 from tests.report import examples
 from tests.report.examples import document_of
@@ -98,3 +101,20 @@ def test_columns_without_content_are_left_out():
     assert "forward RMS" in text
     assert "gradient norm" not in text
     assert "flags" not in text
+
+
+def test_lines_of_code_and_what_theory_expects_are_there_and_escaped():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers = nn.ModuleList(nn.Linear(16, 16) for _ in range(20))
+
+        def forward(self, x):
+            for layer in self.layers:
+                x = torch.sigmoid(layer(x)) if 1 < 2 else x
+            return x
+
+    torch.manual_seed(0)
+    html = hw.diagnose(Net(), torch.randn(8, 16))._repr_html_()
+    assert "<code>x = torch.sigmoid(layer(x)) if 1 &lt; 2 else x</code>" in html
+    assert "PyTorch&#x27;s default initialisation gives with Sigmoid" in html

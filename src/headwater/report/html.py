@@ -11,6 +11,7 @@ from headwater.report.decades_axis import DecadesAxis, decades_axis, range_text
 from headwater.report.document import Document
 from headwater.report.finding_groups import FindingGroup
 from headwater.report.numbers import decades
+from headwater.report.places import place
 from headwater.report.printable import printable
 from headwater.report.table_row import RowKind, TableRow
 
@@ -52,6 +53,8 @@ def _lines(document: Document, *, show_all: bool) -> Iterator[str]:
     yield f"<div><b>Headwater: {_text(document.title)}</b></div>"
     yield f'<div style="{_FAINT}">{_text(" · ".join(document.facts))}</div>'
     yield f'<div style="border-left:4px solid {color};padding-left:8px;margin:8px 0"><b>{_text(document.answer)}</b>'
+    if document.expected:
+        yield f"<div>{_text(document.expected)}</div>"
     if document.counts:
         yield f"<div>{_text(' · '.join(document.counts))}</div>"
     yield "</div>"
@@ -154,6 +157,11 @@ def _finding(group: FindingGroup) -> Iterator[str]:
     yield f'<div><b style="color:{color}">{_text(group.code)} {_text(group.name)}</b> ({group.severity.name.lower()})</div>'
     yield from (f"<div>{_text(message)}</div>" for message in group.messages)
     yield f'<div><span style="{_FAINT}">where</span> {_text(", ".join(group.modules))}</div>'
+    lines = [(place(line), line.code) for line in group.lines]
+    yield from (
+        f'<div><span style="{_FAINT}">line</span> {_text(where)} <code>{_text(code)}</code></div>'
+        for where, code in lines
+    )
     yield from (f'<div><span style="{_FAINT}">why</span> {_text(cause)}</div>' for cause in group.causes)
     remedies = "".join(f"<li>{_text(remedy)}</li>" for remedy in group.remedies)
     yield f'<div style="{_FAINT}">what to do</div><ol style="margin:0 0 0 2em;padding:0">{remedies}</ol></div>'
