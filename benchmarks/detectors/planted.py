@@ -219,6 +219,14 @@ def _optimisers() -> Iterator[Case]:
     yield Case("gradients below float16", half, ("HW302",))
 
 
+def _described(make: object) -> str:
+    """Name and arguments, without the addresses that functions print."""
+    if isinstance(make, partial):
+        settings = [*make.args, *(f"{name}={value}" for name, value in make.keywords.items())]
+        return " ".join([_described(make.func).strip("_"), *map(_described, settings)])
+    return str(getattr(make, "__name__", make))
+
+
 def _healthy() -> Iterator[Case]:
     for make, width in (
         (healthy.Lora, 16),
@@ -238,8 +246,7 @@ def _healthy() -> Iterator[Case]:
         (partial(_stack, nn.Tanh, 10, 64, nn.init.xavier_normal_), 64),
         (partial(_stack, nn.ReLU, 3, 64), 64),
     ):
-        name = getattr(make, "__name__", None) or f"{make.func.__name__} {make.keywords or make.args}"  # type: ignore[union-attr]
-        yield _case(f"healthy {name}", make, width=width)
+        yield _case(f"healthy {_described(make)}", make, width=width)
     for scale in (1e-6, 65536.0):
         yield _case(
             f"He-ReLU, loss x {scale:g}",
