@@ -31,7 +31,7 @@ def symmetric_units(model: nn.Module) -> list[Series]:
         for item, weight in module.named_parameters(recurse=False):
             if not _is_matrix(weight):
                 continue
-            counts = _twins(*_rows(module, item, weight))
+            counts = _twins(module, item, weight)
             if counts is not None:
                 place = names[id(module)]
                 found.append(Series(SYMMETRIC_UNITS, place, -1, item, Combine.MINIMUM, np.array(counts, dtype=float)))
@@ -52,33 +52,37 @@ def _is_matrix(weight: Tensor) -> bool:
     )
 
 
-def _rows(module: nn.Module, item: str, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Each unit's weights and bias, and their gradients: shape (units, anything) each."""
+def _rows(module: nn.Module, item: str, weight: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
+    """The chosen units' weights and biases, and their gradients: shape (chosen, anything) each."""
     values, gradients = [weight.detach()], [weight.grad]
     bias = dict(module.named_parameters(recurse=False)).get(item.replace("weight", "bias"))
     if bias is not None and bias is not weight and bias.shape == (len(weight),):
         values.append(bias.detach())
         gradients.append(bias.grad)
     flat = [
-        torch.cat([part.reshape(len(weight), -1) for part in parts if part is not None], 1)
+        torch.cat([part[chosen].reshape(len(chosen), -1) for part in parts if part is not None], 1)
         for parts in (values, gradients)
     ]
     return flat[0], flat[1]
 
 
-def _twins(values: Tensor, gradients: Tensor) -> tuple[int, int, int] | None:
+def _twins(module: nn.Module, item: str, weight: Tensor) -> tuple[int, int, int] | None:
     """Units, units with a twin, groups of twins; None where no unit has one. Mostly one sum per row decides."""
-    candidates = _with_equal_sums(values)
-    candidates = candidates[(gradients[candidates] != 0).any(1)] if len(candidates) else candidates
+    candidates = _with_equal_sums(weight.detach().reshape(len(weight), -1))
     if len(candidates) < 2:
         return None
-    _, group, sizes = torch.unique(values[candidates], dim=0, return_inverse=True, return_counts=True)
+    values, gradients = _rows(module, item, weight, candidates)
+    moved = (gradients != 0).any(1)
+    values, gradients = values[moved], gradients[moved]
+    if len(values) < 2:
+        return None
+    _, group, sizes = torch.unique(values, dim=0, return_inverse=True, return_counts=True)
     num_twins = num_groups = 0
     for number in (sizes > 1).nonzero().reshape(-1):
-        found = _sizes_of_alike(gradients[candidates[group == number]])
+        found = _sizes_of_alike(gradients[group == number])
         num_twins += sum(found)
         num_groups += len(found)
-    return (len(values), num_twins, num_groups) if num_twins else None
+    return (len(weight), num_twins, num_groups) if num_twins else None
 
 
 def _sizes_of_alike(rows: Tensor) -> list[int]:
