@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from headwater.capture import record
+from headwater.recording import TensorStats
 from tests.capture.bit_identity import (
     Case,
     recording_of,
@@ -26,7 +27,17 @@ def test_an_inplace_activation_is_seen_as_if_it_were_not_in_place(activation: An
     def make(inplace: bool) -> Callable[[], nn.Module]:
         return lambda: nn.Sequential(nn.Linear(4, 6), activation(inplace=inplace), nn.Linear(6, 2))
 
-    assert signals(recording_of(make(True), batch)) == signals(recording_of(make(False), batch))
+    # Not to the last bit: in place, ELU's derivative is computed from its output, which rounds differently.
+    changed, kept = (signals(recording_of(make(inplace), batch)) for inplace in (True, False))
+    assert changed.keys() == kept.keys()
+    for key, stats_in_place in changed.items():
+        assert_same_but_for_rounding(stats_in_place, kept[key])
+
+
+def assert_same_but_for_rounding(a: TensorStats, b: TensorStats) -> None:
+    assert (a.numel, a.nan_count, a.inf_count, a.zero_count) == (b.numel, b.nan_count, b.inf_count, b.zero_count)
+    assert (a.sum_abs, a.sum_squares, a.max_abs) == pytest.approx((b.sum_abs, b.sum_squares, b.max_abs), rel=1e-6)
+    assert a.sum == pytest.approx(b.sum, abs=1e-6 * b.sum_abs)
 
 
 def test_inplace_dropout_after_convolution_and_batch_norm_is_seen_as_if_it_were_not_in_place() -> None:
