@@ -152,3 +152,16 @@ def test_a_plain_recording_is_not_judged():
     with record(model) as recorder:
         model(INPUTS).sum().backward()
     assert isinstance(RULE.check(recorder.recording), NotApplicable)
+
+
+def test_units_that_differ_in_late_columns_only_are_no_twins():
+    torch.manual_seed(0)
+    wide = nn.Linear(64, 4, bias=False)
+    with torch.no_grad():
+        wide.weight[:, :40] = wide.weight[0, :40]
+        wide.weight[3] = wide.weight[2]
+    model = nn.Sequential(wide, nn.Tanh(), nn.Linear(4, 2, bias=False), nn.Tanh(), nn.Linear(2, 1))
+    with torch.no_grad():
+        model[2].weight[:, 3] = model[2].weight[:, 2]
+    (finding,) = check(model, torch.randn(16, 64, generator=torch.Generator().manual_seed(1)))
+    assert (finding.evidence["num_units_with_a_twin"], finding.evidence["num_groups"]) == (2, 1)

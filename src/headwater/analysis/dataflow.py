@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from headwater.recording import Recording, SignalKind
+from headwater.recording import Recording, SignalKind, computed_once
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +35,7 @@ class Dataflow:
         return any(reader != depth for tensor in self.outputs[depth] for reader in self.readers.get(tensor, ()))
 
 
+@computed_once
 def dataflow(recording: Recording) -> Dataflow:
     """The dataflow of a recording, in time linear in its signals.
 

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from headwater.recording import Recording, Signal, SignalKind, TensorStats, merged_stats
+from headwater.recording import Recording, Signal, SignalKind, TensorStats, computed_once, merged_stats
 from headwater.recording.recording import KINDS
 
 
@@ -57,6 +57,7 @@ def activation_gradient(recording: Recording, depth: int) -> TensorStats | None:
     return merged_stats([stats for stats in parts if stats.numel > 1] or parts)
 
 
+@computed_once
 def cotangent(recording: Recording) -> TensorStats | None:
     """The gradient at the model's output, which every gain is relative to; None where no backward pass was seen.
 

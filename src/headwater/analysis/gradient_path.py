@@ -10,7 +10,7 @@ from itertools import pairwise
 import numpy as np
 
 from headwater.analysis.gain import backward_gain, cotangent, decades, norm_ratio
-from headwater.recording import Call, Recording, SignalKind, TensorStats, merged_stats
+from headwater.recording import Call, Recording, SignalKind, TensorStats, computed_once, merged_stats
 
 # Share of a tensor's gradient that its reader must bring for the tensor to have no other way to the output.
 _WHOLE = 0.9
@@ -46,17 +46,19 @@ class Layer:
         return max(self.gain_decades, self.stream_decades)
 
 
-def leaf_calls(recording: Recording) -> list[Call]:
+@computed_once
+def leaf_calls(recording: Recording) -> Sequence[Call]:
     """The calls that called no other observed module, in execution order.
 
     >>> from headwater.recording import RecordingBuilder
     >>> leaf_calls(RecordingBuilder().build())
-    []
+    ()
     """
-    return [call for call in recording.calls if not recording.children(call.depth)]
+    return tuple(call for call in recording.calls if not recording.children(call.depth))
 
 
-def trainable_layers(recording: Recording) -> list[Layer]:
+@computed_once
+def trainable_layers(recording: Recording) -> Sequence[Layer]:
     """The leaf calls with parameters to train where an activation gradient arrived, in execution order.
 
     A reused module is a layer for each time it runs in one pass. Where several passes were recorded, a layer's
@@ -64,7 +66,7 @@ def trainable_layers(recording: Recording) -> list[Layer]:
 
     >>> from headwater.recording import RecordingBuilder
     >>> trainable_layers(RecordingBuilder().build())
-    []
+    ()
     """
     owners = _modules_that_train(recording)
     reference = cotangent(recording)
@@ -80,7 +82,7 @@ def trainable_layers(recording: Recording) -> list[Layer]:
         if gradient is not None and gradient.finite_count:
             gain = decades(norm_ratio(gradient, reference))
             layers.append(Layer(calls[0], gain, gradient.norm, max(streams[call.depth] for call in calls)))
-    return layers
+    return tuple(layers)
 
 
 def headwaters(layers: Sequence[Layer]) -> Sequence[Layer]:

@@ -11,7 +11,7 @@ from headwater.analysis.causes import Cause, cause_of, hands_on
 from headwater.analysis.gain import backward_gain, cotangent, cotangent_signals, decades, norm_ratio
 from headwater.analysis.gradient_path import Layer, headwaters, is_chain, leaf_calls, returns_a_number, trainable_layers
 from headwater.analysis.operation_path import OperationFlow, Step, log_ratio
-from headwater.recording import Operation, Recording, SignalKind, SourceLine
+from headwater.recording import Operation, Recording, SignalKind, SourceLine, computed_once
 
 BETWEEN_MODULES = "between modules"  # the operation of a step, where operations were not recorded
 _ROUNDING_DECADES = 1e-6
@@ -94,6 +94,7 @@ class Waterfall:
         return math.fsum(step.decades for step in self.steps if step.cause is not Cause.LOSS)
 
 
+@computed_once
 def waterfall(recording: Recording) -> Waterfall:
     """The waterfall of a recording.
 

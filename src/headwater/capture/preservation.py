@@ -32,7 +32,9 @@ def preserved(*models: nn.Module) -> Iterator[None]:
         modules = list(dict.fromkeys(module for model in models for module in model.modules()))
         stack.enter_context(_attributes_preserved(modules))
         stack.enter_context(_values_preserved(modules))
-        parameters = list(dict.fromkeys(parameter for model in models for parameter in model.parameters()))
+        parameters = list(
+            dict.fromkeys(parameter for module in modules for parameter in module.parameters(recurse=False))
+        )
         stack.enter_context(gradients_preserved(parameters))
         stack.enter_context(torch_internals.without_post_accumulate_hooks(parameters))
         yield

@@ -10,6 +10,7 @@ from torch.nn.parameter import is_lazy
 from headwater.recording import Combine, Series
 
 _ROUNDINGS = 64  # of the sums of a matrix product, in units of the dtype's eps
+_FIRST_COLUMNS = 16  # of weights: whose rows differ there are no twins
 _MOST_SETS = 16  # of different gradients among equal weights
 SYMMETRIC_UNITS = "num_symmetric_units"  # of the parameter: units, those with a twin, groups of twins
 
@@ -23,17 +24,15 @@ def symmetric_units(model: nn.Module) -> list[Series]:
     Args:
         model: after a backward pass, with its gradients in place.
     """
-    names = {id(module): name for name, module in reversed(list(model.named_modules()))}
     found: list[Series] = []
-    for module in model.modules():
+    for place, module in model.named_modules():
         if isinstance(module, nn.Embedding | nn.EmbeddingBag) or getattr(module, "groups", 1) != 1:
             continue
-        for item, weight in module.named_parameters(recurse=False):
-            if not _is_matrix(weight):
+        for item, weight in module._parameters.items():
+            if weight is None or not _is_matrix(weight):
                 continue
             counts = _twins(module, item, weight)
             if counts is not None:
-                place = names[id(module)]
                 found.append(Series(SYMMETRIC_UNITS, place, -1, item, Combine.MINIMUM, np.array(counts, dtype=float)))
     return found
 
@@ -55,7 +54,7 @@ def _is_matrix(weight: Tensor) -> bool:
 def _rows(module: nn.Module, item: str, weight: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
     """The chosen units' weights and biases, and their gradients: shape (chosen, anything) each."""
     values, gradients = [weight.detach()], [weight.grad]
-    bias = dict(module.named_parameters(recurse=False)).get(item.replace("weight", "bias"))
+    bias = module._parameters.get(item.replace("weight", "bias"))
     if bias is not None and bias is not weight and bias.shape == (len(weight),):
         values.append(bias.detach())
         gradients.append(bias.grad)
@@ -67,8 +66,11 @@ def _rows(module: nn.Module, item: str, weight: Tensor, chosen: Tensor) -> tuple
 
 
 def _twins(module: nn.Module, item: str, weight: Tensor) -> tuple[int, int, int] | None:
-    """Units, units with a twin, groups of twins; None where no unit has one. Mostly one sum per row decides."""
-    candidates = _with_equal_sums(weight.detach().reshape(len(weight), -1))
+    """Units, units with a twin, groups of twins; None where no unit has one. Mostly a sum over the first columns decides."""
+    matrix = weight.detach().reshape(len(weight), -1)
+    candidates = _with_equal_sums(matrix[:, :_FIRST_COLUMNS])
+    if len(candidates) > 1 and matrix.shape[1] > _FIRST_COLUMNS:
+        candidates = candidates[_with_equal_sums(matrix[candidates])]
     if len(candidates) < 2:
         return None
     values, gradients = _rows(module, item, weight, candidates)
@@ -104,7 +106,9 @@ def _sizes_of_alike(rows: Tensor) -> list[int]:
 def _with_equal_sums(matrix: Tensor) -> Tensor:
     """Indices of the rows whose sum is that of another row: equal rows have equal sums."""
     sums = matrix.sum(1)
-    _, group, counts = torch.unique(
-        torch.view_as_real(sums)[:, 0] if sums.is_complex() else sums, return_inverse=True, return_counts=True
-    )
+    sums = torch.view_as_real(sums)[:, 0] if sums.is_complex() else sums
+    ordered = sums.sort().values
+    if not (ordered[1:] == ordered[:-1]).any():  # which says so for most weights, in half the time
+        return ordered.new_empty(0, dtype=torch.long)
+    _, group, counts = torch.unique(sums, return_inverse=True, return_counts=True)
     return (counts[group] > 1).nonzero().reshape(-1)

@@ -205,7 +205,12 @@ def node_name(node: Node) -> str:
     >>> node_name(torch.ones(1, requires_grad=True).sigmoid().grad_fn)
     'Sigmoid'
     """
-    return re.sub(r"Backward\d*$", "", node.name().rpartition("::")[2])
+    return _without_number(node.name())
+
+
+@functools.lru_cache(maxsize=1024)
+def _without_number(name: str) -> str:
+    return re.sub(r"Backward\d*$", "", name.rpartition("::")[2])
 
 
 def leaves_behind(roots: Sequence[Tensor]) -> list[Tensor]:

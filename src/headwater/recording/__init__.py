@@ -2,6 +2,7 @@
 
 from headwater.recording.builder import RecordingBuilder as RecordingBuilder
 from headwater.recording.context import Context as Context
+from headwater.recording.derived import computed_once as computed_once
 from headwater.recording.exponent_histogram import ExponentHistogram as ExponentHistogram
 from headwater.recording.extension import NonFiniteOperation as NonFiniteOperation
 from headwater.recording.extension import Update as Update

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 
@@ -182,10 +182,8 @@ class Recording:
             ]
         if module is None and depth is None:
             rows = range(len(self.signal_table)) if kind is None else self._rows_by_kind[cast("SignalKind", kind)]
-        elif depth is not None:
-            rows = self._rows_by_depth.get(depth, ())
-        else:
-            rows = self._rows_by_module.get(module or "", ())
+            return list(map(self._signal_at, rows))
+        rows = self._rows_by_depth.get(depth, ()) if depth is not None else self._rows_by_module.get(module or "", ())
         return [s for s in map(self._signal_at, rows) if _matches(s, kind, module, depth)]
 
     def signal(self, kind: SignalKind | str, depth: int) -> TensorStats | None:
@@ -232,6 +230,11 @@ class Recording:
             f"<Recording of {self.context.model_type or 'a model'}: {len(self.module_names)} modules,"
             f" {len(self.call_table)} calls, {len(self.signal_table)} signals>"
         )
+
+    @cached_property
+    def derived(self) -> dict[Callable[[Recording], Any], Any]:
+        """Results of `computed_once` functions."""
+        return {}
 
     @cached_property
     def _series_by_name(self) -> dict[str, list[Series]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -76,7 +77,7 @@ class VanishingGradient:
         return Severity.INFO if lost_decades >= self.info_decades else None
 
     def _finding(
-        self, recording: Recording, layers: list[Layer], lost: float, pooling: float, severity: Severity
+        self, recording: Recording, layers: Sequence[Layer], lost: float, pooling: float, severity: Severity
     ) -> Finding:
         first = headwaters(layers)[0]
         rate = rate_decades_per_layer(layers)

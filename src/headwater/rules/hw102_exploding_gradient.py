@@ -96,7 +96,7 @@ class ExplodingGradient:
             ),
         )
 
-    def _over_layers(self, recording: Recording, layers: list[Layer], grown: float) -> Finding:
+    def _over_layers(self, recording: Recording, layers: Sequence[Layer], grown: float) -> Finding:
         rate = rate_decades_per_layer(layers)
         first = headwaters(layers)[0]
         change = change_on_the_way(recording, first.call)

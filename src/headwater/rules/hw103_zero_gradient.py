@@ -18,6 +18,8 @@ from headwater.recording.recording import KINDS
 from headwater.rules.hw103_causes import Cause, Explainer, Kind
 from headwater.rules.wording import distinct, named
 
+_GRADIENTS = (SignalKind.ACTIVATION_GRADIENT, SignalKind.INPUT_GRADIENT)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ZeroGradient:
@@ -41,6 +43,8 @@ class ZeroGradient:
             return []  # HW104's: what comes of a NaN says nothing about the network
         if reference.is_zero:
             return [self._no_slope(recording)]
+        if not _has_zeros(recording):
+            return []
         flow = dataflow(recording)
         explainer, ways = Explainer(recording, flow), _Ways(recording, flow)
         groups: dict[tuple[Severity, Cause, bool, bool], list[Call]] = {}
@@ -97,6 +101,13 @@ def _is_finite(recording: Recording) -> bool:
     is_made = table["kind"] != KINDS.index(SignalKind.INPUT)
     has_gaps = np.any(table["nan_count"][is_made])
     return not has_gaps and (loss is None or math.isfinite(loss))
+
+
+def _has_zeros(recording: Recording) -> bool:
+    """Whether any gradient at or in a call is exactly zero: of most recordings none is, and nothing is left to search."""
+    table = recording.signal_table
+    is_gradient = np.isin(table["kind"], [KINDS.index(kind) for kind in _GRADIENTS])
+    return bool(np.any(is_gradient & (table["numel"] > 0) & (table["zero_count"] == table["numel"])))
 
 
 def _severity(kind: Kind, *, is_design: bool) -> Severity:

@@ -34,7 +34,7 @@ class SymmetricUnits:
         """At most one finding for each severity, naming the layers."""
         if not recording.select(SignalKind.WEIGHT_GRADIENT):
             return NotApplicable("no gradient of a parameter was recorded: use diagnose()")
-        if not recording.operations and not recording.series(_SERIES):
+        if not len(recording.operation_table) and not recording.series(_SERIES):
             return NotApplicable("rows of weights were not compared: use diagnose()")
         groups: dict[Severity, list[Series]] = {}
         output_layer = next((c.module for c in reversed(leaf_calls(recording)) if c.module in _owners(recording)), "")
