@@ -101,6 +101,29 @@ def test_an_exploded_gradient_is_an_oversized_step_of_sgd():
     assert finding.severity is ERROR
 
 
+@pytest.mark.parametrize(("scale", "is_the_cause"), [(1e8, True), (1e4, True), (10.0, False)])
+def test_a_loss_that_is_scaled_up_is_its_own_cause(scale, is_the_cause):
+    torch.manual_seed(0)
+    model = broken.plain(nn.Tanh, 4, 16, nn.init.xavier_normal_)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    problem = Problem(
+        model, broken.gaussian(64, 16), loss=lambda out: scale * (out - 1.0).square().mean(), optimizer=optimizer
+    )
+    finding = the_finding(observe(problem), RULE)
+    assert ("the loss is steep" in finding.cause, "Scale the loss down" in finding.remedies[0]) == (is_the_cause,) * 2
+    assert_well_said([finding])
+
+
+def test_adam_does_not_mind_the_scale_of_the_loss():
+    torch.manual_seed(0)
+    model = broken.plain(nn.Tanh, 4, 16, nn.init.xavier_normal_)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    problem = Problem(
+        model, broken.gaussian(64, 16), loss=lambda out: 1e8 * (out - 1.0).square().mean(), optimizer=optimizer
+    )
+    assert RULE.check(observe(problem)) == []
+
+
 def test_adam_in_float16_makes_nan_of_finite_numbers():
     model = _mlp().half()
     loss = lambda output: 1e-3 * output.float().square().mean()  # noqa: E731

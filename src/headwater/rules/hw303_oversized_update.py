@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from headwater.analysis.layer_steps import LayerStep, layer_steps
+from headwater.analysis.layer_steps import LayerStep, layer_steps, loss_slope
 from headwater.findings import Finding, NotApplicable, Severity, Verdict
 from headwater.recording import Recording, SignalKind
 from headwater.rules.wording import NO_OPTIMIZER, distinct
+
+_RESCALE = "Scale the loss down: a mean instead of a sum, targets of unit variance, no factor that an optimiser like SGD does not undo."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +29,8 @@ class OversizedUpdate:
         error_ratio: one step does.
         tiny_gain: RMS(weight) times sqrt(fan_in) below which it counts as tiny; PyTorch's default for nn.Linear has 0.58,
             GPT-2's smallest projections 0.06 to 0.2.
+        steep_loss_slope: change of the loss per unit that every output moves by, from which on the scale of the loss is the
+            cause: three decades, the bound of HW102, above the slope of a mean loss, which is near one.
     """
 
     code: ClassVar[str] = "HW303"
@@ -36,6 +40,7 @@ class OversizedUpdate:
     warning_ratio: float = 0.5
     error_ratio: float = 1.0
     tiny_gain: float = 0.1
+    steep_loss_slope: float = 1e3
 
     def check(self, recording: Recording) -> Verdict:
         """At most three findings: for steps that are not finite, for those beyond the weight, and for those near it."""
@@ -72,6 +77,8 @@ class OversizedUpdate:
         optimizer = recording.context.optimizer or "the optimiser"
         update_rms, weight_rms = step.update.stats.rms, step.weight.stats.rms if step.weight is not None else math.nan
         better_rate = step.rate * self.healthy_ratio / ratio
+        slope = loss_slope(recording)
+        is_steep = self.steep_loss_slope <= slope < math.inf
         lower = f"Lower the learning rate: near {better_rate:.1g} the step is a thousandth of the weight; warm it up from there."
         return Finding(
             code=self.code,
@@ -80,7 +87,7 @@ class OversizedUpdate:
             modules=distinct([step.parameter.module, *(other.parameter.module for _, other in pairs)]),
             cause=(
                 f"At a learning rate of {step.rate:.3g} the step has an RMS of {update_rms:.3g}, the weights have {weight_rms:.3g}: "
-                "the rate is too high for weights of this size, or the gradient has exploded (HW102)."
+                f"{_reason(slope, is_steep)}."
             ),
             message=(
                 f"The next step of {optimizer} is {ratio:.3g} times as large as the weights of {_named(step)}."
@@ -92,10 +99,12 @@ class OversizedUpdate:
                 "weight_rms": weight_rms,
                 "learning_rate": step.rate,
                 "better_learning_rate": better_rate,
+                "loss_slope": slope,
                 "num_oversized_layers": len(pairs),
                 "num_layers": num_layers,
             },
             remedies=(
+                *([_RESCALE] if is_steep else []),
                 lower if math.isfinite(better_rate) else "Lower the learning rate, and warm it up.",
                 "Clip the gradient: torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0).",
                 "Normalise before the layer, or initialise it at the usual scale, if the gradient or the weights are the cause.",
@@ -132,6 +141,15 @@ class OversizedUpdate:
                 "Raise eps: in float16 it must be at least 6e-8, the smallest number that there is.",
             ),
         )
+
+
+def _reason(slope: float, is_steep: bool) -> str:
+    if is_steep:
+        return (
+            f"the loss is steep, it changes by {slope:.3g} where every output moves by one and a mean loss by about one, and "
+            "the step of an optimiser like SGD grows with it"
+        )
+    return "the rate is too high for weights of this size, or the gradient has exploded (HW102)"
 
 
 def _finite_before(recording: Recording) -> set[str]:
