@@ -83,7 +83,7 @@ class RecurrentCalls:
         self.calls.clear()
 
 
-def _read(input: Any, hx: Any = None) -> tuple[Any, tuple[Tensor, ...]]:  # noqa: A002 - torch's own names
+def _read(input: Any, hx: Any = None) -> tuple[Any, tuple[Tensor, ...]]:
     states = () if hx is None else (hx,) if isinstance(hx, Tensor) else tuple(hx)
     return input, states
 

@@ -54,7 +54,7 @@ def _probed(kept: RecurrentCall, scale: float) -> dict[str, np.ndarray]:
     states = kept.states[0] if len(kept.states) == 1 else kept.states or None
     with torch.autocast(data.device.type, enabled=False):
         # Not __call__: the user's process-wide hooks see nothing.
-        output, final = copy.forward(given, states)  # type: ignore[arg-type]
+        output, final = copy.forward(given, states)
     parts = {"output": output.data if isinstance(output, PackedSequence) else output}
     parts |= zip(("hidden", "cell"), (final,) if isinstance(final, Tensor) else final, strict=False)
     carried = torch.autograd.grad(parts["hidden"], data, _at_the_end(copy, parts["hidden"]), retain_graph=True)[0]
