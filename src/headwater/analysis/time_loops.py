@@ -52,8 +52,7 @@ def time_loops(recording: Recording) -> list[TimeLoop]:
         for module, calls in calls_of.items():
             if len(calls) >= LEAST_CALLS and module in owners:
                 graph = graph or _Graph(recording)
-                loop = _loop(recording, graph, calls)
-                found += [] if loop is None else [loop]
+                found += _loops(recording, graph, calls)
     return found
 
 
@@ -111,19 +110,30 @@ class _Graph:
         return False
 
 
-def _loop(recording: Recording, graph: _Graph, calls: Sequence[Call]) -> TimeLoop | None:
-    states: list[tuple[int, ...]] = []
+def _loops(recording: Recording, graph: _Graph, calls: Sequence[Call]) -> Iterator[TimeLoop]:
+    """The calls of one module by one caller, cut where a state is not handed on (truncated backpropagation detaches it)."""
+    chain, states = [calls[0]], []
     for earlier, later in pairwise(calls):
         returned, read = graph.outputs(earlier), graph.inputs(later)
         direct = tuple(tensor for tensor in returned if tensor in read)
         if not direct and not _feeds(graph, returned, later):
-            return None
-        states.append(direct or tuple(returned))
-    states.append(_like(recording, graph, calls, states[-1]))
-    steps = _steps(recording, calls)
-    if calls[0].module_type not in _CELLS and not _reads_something_new(recording, graph, calls, steps):
-        return None
-    return TimeLoop(tuple(calls), tuple(states), frozenset(_per_step(recording, calls)))
+            yield from _loop(recording, graph, chain, states)
+            chain, states = [], []
+        else:
+            states.append(direct or tuple(returned))
+        chain.append(later)
+    yield from _loop(recording, graph, chain, states)
+
+
+def _loop(
+    recording: Recording, graph: _Graph, calls: Sequence[Call], states: Sequence[tuple[int, ...]]
+) -> Iterator[TimeLoop]:
+    if len(calls) < LEAST_CALLS:
+        return
+    is_cell = calls[0].module_type in _CELLS
+    if is_cell or _reads_something_new(recording, graph, calls, _steps(recording, calls)):
+        last = _like(recording, graph, calls, states[-1])
+        yield TimeLoop(tuple(calls), (*states, last), frozenset(_per_step(recording, calls)))
 
 
 def _feeds(graph: _Graph, returned: Sequence[int], later: Call) -> bool:

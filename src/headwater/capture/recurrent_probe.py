@@ -92,6 +92,7 @@ def _wide(module: nn.RNNBase, device: torch.device) -> nn.RNNBase:
     with torch.no_grad():
         for name, values in copy.named_parameters():
             values.copy_(getattr(module, name))
+    copy.flatten_parameters()
     return copy
 
 
