@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
 FEATURES, HIDDEN = 8, 16
+Module = TypeVar("Module", bound=nn.Module)
 
 
 def fused(kind: type[nn.RNNBase], **settings) -> nn.RNNBase:
@@ -14,7 +17,7 @@ def fused(kind: type[nn.RNNBase], **settings) -> nn.RNNBase:
     return kind(FEATURES, HIDDEN, **{"batch_first": True, **settings})
 
 
-def with_gate_bias(module: nn.Module, bias: float) -> nn.Module:
+def with_gate_bias(module: Module, bias: float) -> Module:
     """With this bias at the forget gate of an LSTM, or the update gate of a GRU."""
     with torch.no_grad():
         for name, parameter in module.named_parameters():
@@ -23,7 +26,7 @@ def with_gate_bias(module: nn.Module, bias: float) -> nn.Module:
     return module
 
 
-def with_orthogonal_weights(module: nn.Module, gain: float) -> nn.Module:
+def with_orthogonal_weights(module: Module, gain: float) -> Module:
     """W_hh = gain * an orthogonal matrix."""
     for name, parameter in module.named_parameters():
         if "weight_hh" in name:
@@ -31,7 +34,7 @@ def with_orthogonal_weights(module: nn.Module, gain: float) -> nn.Module:
     return module
 
 
-def with_identity(module: nn.Module) -> nn.Module:
+def with_identity(module: Module) -> Module:
     """W_hh = 1 and biases 0 (Le et al. 2015)."""
     for name, parameter in module.named_parameters():
         if "weight_hh" in name:
