@@ -190,7 +190,7 @@ def test_a_gradient_that_is_not_finite_is_not_judged():
 
 def test_a_subclass_with_another_signature_is_noted_and_nothing_fails():
     class Odd(nn.LSTM):
-        def forward(self, x, state=None, *, scale):  # type: ignore[override]
+        def forward(self, x, state=None, *, scale):
             return super().forward(x * scale, state)
 
     class Uses(nn.Module):
