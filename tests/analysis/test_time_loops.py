@@ -126,6 +126,20 @@ class _Bottleneck(nn.Module):
         return self.head(x)
 
 
+class _JoinedDepth(nn.Module):
+    """Tied layers that read cat([state, input]): the same input each time."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.layer, self.head = nn.Linear(HIDDEN, 8), nn.Linear(16, 8), nn.Linear(8, 3)
+
+    def forward(self, x):
+        start = state = self.first(x)
+        for _ in range(STEPS):
+            state = torch.tanh(self.layer(torch.cat([state, start], -1)))
+        return self.head(state)
+
+
 class _SharedParts(nn.Module):
     """A deep network with one activation and one norm for all layers."""
 
@@ -152,7 +166,9 @@ class _SharedEncoder(nn.Module):
 
 
 @pytest.mark.parametrize(
-    ("model", "x"), [(_Bottleneck(), VECTORS), (_SharedParts(), VECTORS), (_SharedEncoder(), DATA)], ids=str
+    ("model", "x"),
+    [(_Bottleneck(), VECTORS), (_JoinedDepth(), VECTORS), (_SharedParts(), VECTORS), (_SharedEncoder(), DATA)],
+    ids=str,
 )
 def test_what_is_only_used_again_is_no_loop_over_time(model, x):
     assert _loops(model, x) == []

@@ -24,6 +24,7 @@ def _steps(norms, *, module="rnn", lost=0.0, grown=0.0, rate=-1.0, depth=1):
         module_type="RNN",
         depth=depth,
         is_fused=True,
+        is_gated=False,
         norms=tuple(norms),
         lost_decades=lost,
         grown_decades=grown,

@@ -136,6 +136,22 @@ class NoCell(nn.Module):
         return self.head(state)
 
 
+class ConvolutionalLSTM(nn.Module):
+    """One convolution of cat([x, h]) makes all gates (Shi et al. 2015); no module for the cell."""
+
+    def __init__(self):
+        super().__init__()
+        self.gates, self.head = nn.Conv2d(3 + 4, 16, 3, padding=1), nn.Linear(4 * 36, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = cell = x.new_zeros(len(x), 4, 6, 6)
+        for frame in x.unbind(1):
+            take, forget, show, value = self.gates(torch.cat([frame, hidden], 1)).chunk(4, 1)
+            cell = torch.sigmoid(forget) * cell + torch.sigmoid(take) * torch.tanh(value)
+            hidden = torch.sigmoid(show) * torch.tanh(cell)
+        return self.head(hidden.flatten(1))
+
+
 class StepByStep(nn.Module):
     """A fused module that is called once per step with sequences of one, as decoders do."""
 

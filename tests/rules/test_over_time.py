@@ -17,6 +17,7 @@ from tests.rules.recordings import of_norm
 from tests.rules.recurrent_networks import (
     FEATURES,
     HIDDEN,
+    ConvolutionalLSTM,
     FromTokens,
     Loop,
     NoCell,
@@ -149,6 +150,16 @@ def test_a_tied_transformer_is_no_alarm():
     diagnosis = _judged(TiedTransformer(), torch.randn(4, 6, HIDDEN))
     assert alarms(list(diagnosis.findings)) == []
     assert diagnosis.time_steps == ()
+
+
+def test_a_convolutional_lstm_is_judged_as_a_gated_cell():
+    torch.manual_seed(0)
+    short, long = (_judged(ConvolutionalLSTM(), torch.randn(4, steps, 3, 6, 6)) for steps in (20, 60))
+    assert alarms(list(short.findings)) == []
+    assert alarms(list(long.findings)) == [("HW101", WARNING, ("gates",))]
+    (finding,) = (f for f in long.findings if f.code == "HW101")
+    assert "60 calls, one per time step, of 'gates' (Conv2d)" in finding.message
+    assert finding.remedies[0].startswith("Start with gates that keep")
 
 
 def test_tied_depth_that_vanishes_is_named_by_depth():

@@ -13,7 +13,10 @@ from itertools import pairwise
 from headwater.recording import Call, Recording, SignalKind
 
 LEAST_CALLS = 5  # fewer say nothing about a rate
+_GATED = ("LSTM", "GRU")
+_GATES = ("sigmoid", "sigmoid_", "hardsigmoid")
 _JOINING = ("cat", "concat", "concatenate", "hstack")
+_TAKING_APART = ("unbind", "split", "chunk", "tensor_split", "__iter__")  # once, for all the steps
 _CELLS = ("RNNCell", "LSTMCell", "GRUCell")  # whose name says it, whatever they read
 
 
@@ -25,11 +28,13 @@ class TimeLoop:
         calls: in the order of time.
         states: of each call, the numbers of the tensors that the next one reads, directly or through operations.
         per_step: the modules that run about once per call, this one and those inside of it included.
+        has_gates: sigmoids decide at each step what is kept.
     """
 
     calls: tuple[Call, ...]
     states: tuple[tuple[int, ...], ...]
     per_step: frozenset[str]
+    has_gates: bool
 
 
 def time_loops(recording: Recording) -> list[TimeLoop]:
@@ -89,6 +94,10 @@ class _Graph:
         made_by = self._recording.operation_by_tensor
         return {made_by[tensor] for tensor in tensors if tensor in made_by}
 
+    def producers(self, operation: int) -> list[int]:
+        """The operations whose results an operation reads."""
+        return self._producers.get(operation, [])
+
     def read_by(self, call: Call) -> set[int]:
         """The operations outside of a call whose results are read by those inside of it."""
         end = call.depth
@@ -133,7 +142,8 @@ def _loop(
     is_cell = calls[0].module_type in _CELLS
     if is_cell or _reads_something_new(recording, graph, calls, _steps(recording, calls)):
         last = _like(recording, graph, calls, states[-1])
-        yield TimeLoop(tuple(calls), (*states, last), frozenset(_per_step(recording, calls)))
+        per_step = frozenset(_per_step(recording, calls))
+        yield TimeLoop(tuple(calls), (*states, last), per_step, _has_gates(recording, graph, calls))
 
 
 def _feeds(graph: _Graph, returned: Sequence[int], later: Call) -> bool:
@@ -173,16 +183,35 @@ def _reads_something_new(
             made = sum(graph.depends(operation, goals, oldest) for operation in others)
             num_made[call.module] = num_made.get(call.module, 0) + made
     is_new = any(2 * (len(tensors) - num_made[module]) > len(steps) for module, tensors in read.items())
-    return is_new or _joins_something(recording, graph, calls)
+    return is_new or _joins_something(recording, graph, calls, goals, oldest)
 
 
-def _joins_something(recording: Recording, graph: _Graph, calls: Sequence[Call]) -> bool:
-    """Whether the calls read cat([x_t, h]), where x_t is data that wants no gradient, and so left no mark of its own."""
-    names = [recording.operations[operation].name for operation in graph.read_by(calls[-1])]
-    read = recording.signal(SignalKind.INPUT, calls[-1].depth)
-    state = recording.signal(SignalKind.ACTIVATION, calls[-2].depth)
-    is_joined = any(name.rpartition(".")[2] in _JOINING for name in names)
-    return is_joined and read is not None and state is not None and read.numel > state.numel
+def _joins_something(recording: Recording, graph: _Graph, calls: Sequence[Call], goals: set[int], oldest: int) -> bool:
+    """Whether the calls read cat([x_t, h]): what is joined to the state is another tensor each time, or data without a gradient.
+
+    Such data left no mark of its own: then the state is all that is known of what was joined.
+    """
+    joined: list[set[int]] = []
+    for call in calls[-2:]:
+        joins = [one for one in graph.read_by(call) if recording.operations[one].name.rpartition(".")[2] in _JOINING]
+        parts = [graph.producers(operation) for operation in joins]
+        if any(len(part) == 1 for part in parts):
+            return True
+        joined.append({p for part in parts for p in part if not graph.depends(p, goals, oldest)})
+    takes_apart = any(recording.operations[p].name.rpartition(".")[2] in _TAKING_APART for p in joined[-1])
+    return bool(joined[-1]) and (takes_apart or joined[0] != joined[-1])
+
+
+def _has_gates(recording: Recording, graph: _Graph, calls: Sequence[Call]) -> bool:
+    """Whether the type's name says so, or a sigmoid runs at most steps."""
+    if any(kind in calls[0].module_type for kind in _GATED):
+        return True
+    first, last = (graph.makers(graph.outputs(call)) for call in (calls[0], calls[-1]))
+    if not first or not last:
+        return False
+    within = recording.operations[min(first) : max(last) + 1]
+    num_sigmoids = sum(operation.name.rpartition(".")[2].lower() in _GATES for operation in within)
+    return 2 * num_sigmoids >= len(calls)
 
 
 def _per_step(recording: Recording, calls: Sequence[Call]) -> Iterator[str]:

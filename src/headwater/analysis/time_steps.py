@@ -12,7 +12,7 @@ from headwater.analysis.time_loops import TimeLoop, time_loops
 from headwater.recording import Call, Recording, SignalKind, merged_stats
 
 _READ_SHARE = 0.1  # of the strongest, for a step to count as one that the loss reads
-_GATED = ("LSTM", "GRU")
+_GATED = ("LSTM", "GRU")  # of the fused ones
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +27,7 @@ class TimeSteps:
         module_type: its class.
         depth: of its call; of the first one for a cell.
         is_fused: all steps in one call.
+        is_gated: gates that can be learnt decide what is kept.
         norms: of the gradient, the first step first. Of sequences of different lengths, root mean squares over those that have
             the step, counted from their ends.
         lost_decades: between the steps that the loss reads and the weakest tenth of the steps; 0 where nothing is lost.
@@ -39,6 +40,7 @@ class TimeSteps:
     module_type: str
     depth: int
     is_fused: bool
+    is_gated: bool
     norms: tuple[float, ...]
     lost_decades: float
     grown_decades: float
@@ -48,11 +50,6 @@ class TimeSteps:
     def factor_per_step(self) -> float:
         """What a step back multiplies the gradient's norm by."""
         return 10**self.decades_per_step
-
-    @property
-    def is_gated(self) -> bool:
-        """Whether a gate that can be learnt decides what is kept."""
-        return any(kind in self.module_type for kind in _GATED)
 
     def __str__(self) -> str:
         place = f"'{self.module}' ({self.module_type})" if self.module else f"the model ({self.module_type})"
@@ -108,7 +105,9 @@ def _of_fused(recording: Recording, depth: int) -> TimeSteps | None:
     is_read = read >= _READ_SHARE**2 * read.max()
     carried = _per_sequence(recording, "squared_carried_gradient", "num_carried_sequences", depth)
     call = recording.calls[depth]
-    return _made(call.module, call.module_type, depth, True, norms, norms[is_read], rate_decades(carried.tolist()))
+    is_gated = any(kind in call.module_type for kind in _GATED)
+    rate = rate_decades(carried.tolist())
+    return _made(call, norms, norms[is_read], rate, is_fused=True, is_gated=is_gated)
 
 
 def _of_loop(recording: Recording, loop: TimeLoop) -> TimeSteps | None:
@@ -116,9 +115,8 @@ def _of_loop(recording: Recording, loop: TimeLoop) -> TimeSteps | None:
     if not np.isfinite(norms).all() or not norms.any():
         return None
     norms = norms[: norms.nonzero()[0][-1] + 1]  # what comes after what the loss reads has none
-    call = loop.calls[0]
     rate = rate_decades(norms.tolist())
-    return _made(call.module, call.module_type, call.depth, False, norms, norms[-1:], rate)
+    return _made(loop.calls[0], norms, norms[-1:], rate, is_fused=False, is_gated=loop.has_gates)
 
 
 def _state_norm(recording: Recording, call: Call, state: tuple[int, ...]) -> float:
@@ -130,7 +128,7 @@ def _state_norm(recording: Recording, call: Call, state: tuple[int, ...]) -> flo
 
 
 def _made(
-    module: str, module_type: str, depth: int, is_fused: bool, norms: np.ndarray, at_read: np.ndarray, rate: float
+    call: Call, norms: np.ndarray, at_read: np.ndarray, rate: float, *, is_fused: bool, is_gated: bool
 ) -> TimeSteps:
     positive = at_read[at_read > 0.0]
     finite = np.sort(np.log10(norms[norms > 0.0]))
@@ -139,10 +137,11 @@ def _made(
     tenth = max(1, len(finite) // 10)
     weakest, strongest = np.median(finite[:tenth]), np.median(finite[-tenth:])
     return TimeSteps(
-        module=module,
-        module_type=module_type,
-        depth=depth,
+        module=call.module,
+        module_type=call.module_type,
+        depth=call.depth,
         is_fused=is_fused,
+        is_gated=is_gated,
         norms=tuple(norms.tolist()),
         lost_decades=max(0.0, round(reference - float(weakest), 12)),
         grown_decades=max(0.0, round(float(strongest) - reference, 12)),

@@ -45,7 +45,7 @@ class VanishingGradient:
             is rounded away at the first.
         time_info_decades: lost between the time steps that the loss reads and the weakest tenth; a thousandth of the sum.
         time_error_decades: the same; half an ulp of float32, 2**-25: a sum in float32 is what it would be without them. For
-            LSTM and GRU a warning: what the late steps teach their gates opens them for the early ones.
+            gated cells a warning: what the late steps teach their gates opens them for the early ones.
         gated_error_decades: the same; half an ulp of float64, 2**-53: no format keeps them.
         call_decades: lost by one call for it to be named; a sigmoid at its steepest loses 0.6.
         call_share: of all decades lost, for the same.

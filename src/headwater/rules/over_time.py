@@ -14,6 +14,7 @@ _FORGET_BIAS = (
     "quarter is the forget gate's."
 )
 _UPDATE_BIAS = "Start with a gate that keeps: a bias of 1 to 2 for the update gate, the second third of PyTorch's bias_ih and bias_hh."
+_OPEN_GATES = "Start with gates that keep: add 1 to 2 to the bias of the gate that multiplies the old state (Jozefowicz et al. 2015)."
 _ORTHOGONAL = (
     "Initialise the recurrent weights orthogonally (nn.init.orthogonal_; Saxe et al. 2013, arXiv 1312.6120), or as the "
     "identity with ReLU (Le et al. 2015, arXiv 1504.00941)."
@@ -144,6 +145,8 @@ def _why_it_vanishes(steps: TimeSteps) -> str:
         )
     if "GRU" in steps.module_type:
         return f"{where}: each one multiplies the gradient by the update gate, 0.5 where its bias starts at zero."
+    if steps.is_gated:
+        return f"{where}: each one multiplies the gradient by the gate on the old state, 0.5 where its bias starts at zero."
     return (
         f"{where}: each one multiplies the gradient by the recurrent weights and the activation's derivative, and PyTorch's "
         "default weights, U(±1/sqrt(hidden_size)), shrink it by 0.58 or more."
@@ -155,4 +158,6 @@ def _against_vanishing(steps: TimeSteps) -> tuple[str, ...]:
         return (_FORGET_BIAS, _READ_MORE, _SHORTER)
     if "GRU" in steps.module_type:
         return (_UPDATE_BIAS, _READ_MORE, _SHORTER)
+    if steps.is_gated:
+        return (_OPEN_GATES, _READ_MORE, _SHORTER)
     return (_ORTHOGONAL, _GATED, _READ_MORE, _SHORTER)
