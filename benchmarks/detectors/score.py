@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from benchmarks.detectors import planted, published, trained
+from benchmarks.detectors import planted, published, recurrent, trained
 from benchmarks.detectors.case import Case
 from benchmarks.detectors.detectors import DETECTORS, Answer
 from benchmarks.table import Result
@@ -68,6 +68,7 @@ def all_cases() -> Iterable[Case]:
     """The suite."""
     yield from published.cases()
     yield from planted.cases()
+    yield from recurrent.cases()
     yield from trained.cases()
 
 

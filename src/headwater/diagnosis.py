@@ -14,10 +14,12 @@ from headwater.analysis import (
     DepthProfile,
     ExpectedRate,
     LineCost,
+    TimeSteps,
     Waterfall,
     depth_profile,
     expected_rate,
     line_costs,
+    time_steps,
     waterfall,
 )
 from headwater.findings import Finding, Rule, RuleVerdict
@@ -79,6 +81,11 @@ class Diagnosis:
     def lines(self) -> tuple[LineCost, ...]:
         """What each line of the code does to the gradient, the largest loss first; empty where lines were not traced."""
         return line_costs(self.recording)
+
+    @cached_property
+    def time_steps(self) -> tuple[TimeSteps, ...]:
+        """The gradient over the time steps of each recurrent module, in execution order; empty where there is none."""
+        return time_steps(self.recording)
 
     def annotate(
         self,

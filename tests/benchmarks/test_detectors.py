@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks.detectors import planted, published, trained
+from benchmarks.detectors import planted, published, recurrent, trained
 from benchmarks.detectors import score as scoring
 from benchmarks.detectors.case import Case, Subject
 from benchmarks.detectors.detectors import Answer, auto_trainer, sagemaker_debugger, the_deep_checker
 
-EVERY = [*published.cases(), *planted.cases(), *trained.cases()]
+EVERY = [*published.cases(), *planted.cases(), *recurrent.cases(), *trained.cases()]
 
 
 def test_there_are_enough_of_both_kinds():
@@ -38,6 +38,36 @@ def _gradients(subject: Subject) -> list[torch.Tensor]:
     assert subject.loss is not None
     loss = subject.loss(model(subject.inputs.double()), subject.targets)
     return [g for g in torch.autograd.grad(loss, list(model.parameters())) if g.dim() > 1]
+
+
+def _norms_per_step(subject: Subject) -> torch.Tensor:
+    """Of the loss's gradient at each step's input, by plain autograd in float64."""
+    model = subject.model.double()
+    embedding = getattr(model, "embedding", None)
+    given = subject.inputs.double() if embedding is None else embedding(subject.inputs)
+    given = given.detach().requires_grad_()
+    assert subject.loss is not None
+    loss = subject.loss((model if embedding is None else model.network)(given))
+    gradient = torch.autograd.grad(loss, given)[0]
+    lengths = getattr(model, "lengths", None)
+    rows = slice(None) if lengths is None else [int(torch.as_tensor(lengths).argmax())]  # the longest one
+    return gradient[rows].square().sum((0, 2)).sqrt()
+
+
+@pytest.mark.parametrize("case", list(recurrent.cases()), ids=lambda case: case.name)
+def test_the_labels_of_recurrent_networks_hold_in_plain_autograd(case: Case):
+    subject = case.make(1)
+    assert subject is not None
+    if "transformer" in case.name:
+        return
+    norms = _norms_per_step(subject)
+    early = norms[: max(1, len(norms) // 10)].median()
+    if case.codes == ("HW101",):
+        assert 0.0 < early < 2.0**-25 * norms.max()
+    elif case.codes == ("HW102",):
+        assert early > 1e3 * norms[-1]
+    else:
+        assert norms.min() > 2.0**-25 * norms.max()
 
 
 @pytest.mark.parametrize("case", list(published.cases()), ids=lambda case: case.name)

@@ -14,6 +14,8 @@ from headwater.analysis.line_costs import line_costs as line_costs
 from headwater.analysis.line_costs import lines_of_modules as lines_of_modules
 from headwater.analysis.ratio import RatioFactors as RatioFactors
 from headwater.analysis.ratio import ratio_factors as ratio_factors
+from headwater.analysis.time_steps import TimeSteps as TimeSteps
+from headwater.analysis.time_steps import time_steps as time_steps
 from headwater.analysis.waterfall import Waterfall as Waterfall
 from headwater.analysis.waterfall import WaterfallPart as WaterfallPart
 from headwater.analysis.waterfall import WaterfallStep as WaterfallStep

@@ -10,6 +10,7 @@ from itertools import pairwise
 import numpy as np
 
 from headwater.analysis.gain import backward_gain, cotangent, decades, norm_ratio
+from headwater.analysis.time_loops import time_loops
 from headwater.recording import Call, Recording, SignalKind, TensorStats, computed_once, merged_stats
 
 # Share of a tensor's gradient that its reader must bring for the tensor to have no other way to the output.
@@ -61,8 +62,8 @@ def leaf_calls(recording: Recording) -> Sequence[Call]:
 def trainable_layers(recording: Recording) -> Sequence[Layer]:
     """The leaf calls with parameters to train where an activation gradient arrived, in execution order.
 
-    A reused module is a layer for each time it runs in one pass. Where several passes were recorded, a layer's
-    gradient is that of all passes together.
+    A reused module is a layer for each time it runs in one pass; but one that runs once per time step is one layer, whose
+    gradient is that of all steps together: time is not depth. Where several passes were recorded, it is that of all passes.
 
     >>> from headwater.recording import RecordingBuilder
     >>> trainable_layers(RecordingBuilder().build())
@@ -71,10 +72,11 @@ def trainable_layers(recording: Recording) -> Sequence[Layer]:
     owners = _modules_that_train(recording)
     reference = cotangent(recording)
     streams = _stream_decades(recording, reference)
+    per_step = {module for loop in time_loops(recording) for module in loop.per_step}
     runs: dict[tuple[str, int], list[Call]] = {}
     for call, number in zip(recording.calls, _numbers_within_pass(recording), strict=True):
         if call.module in owners and not recording.children(call.depth):
-            runs.setdefault((call.module, number), []).append(call)
+            runs.setdefault((call.module, 0 if call.module in per_step else number), []).append(call)
     layers: list[Layer] = []
     for calls in runs.values():
         measured = (recording.signal(SignalKind.ACTIVATION_GRADIENT, call.depth) for call in calls)

@@ -123,13 +123,14 @@ def _copies_of_lazy_buffers(model: nn.Module) -> dict[int, Any]:
 
 def _run(model: nn.Module, problem: Problem, look: _Look, scale_exponent: int) -> tuple[Recording, NextStep]:
     args, kwargs = _arguments(problem.inputs)
-    failure, loss, twins, step = "", None, [], NextStep()
+    failure, loss, found, step = "", None, [], NextStep()
     with (
         preserved(*_modules_of(model, problem)),
         torch.inference_mode(False),
         torch.enable_grad(),
         record(model, exponents=look.exponents) as recorder,
     ):
+        recorder.keep_time_steps()
         with recorder.trace_lines() if look.lines else nullcontext():
             output = _called("the forward pass failed on the inputs", model, *args, **kwargs)
             try:
@@ -142,9 +143,9 @@ def _run(model: nn.Module, problem: Problem, look: _Look, scale_exponent: int) -
             recorder.note_circumstances(notes=(failure,))
         else:
             scale_exponent = _differentiate(recorder, model, problem, output, loss, look.seed, scale_exponent)
-            twins = torch_internals.unseen(symmetric_units)(model)
+            found = [*torch_internals.unseen(symmetric_units)(model), *recorder.time_steps(scale_exponent)]
             step = next_step(problem.optimizer, problem.model, model, step=loss is not None and not scale_exponent)
-    return extended(recorder.recording, series=twins), step
+    return extended(recorder.recording, series=found), step
 
 
 def _differentiate(

@@ -20,6 +20,7 @@ from headwater.capture.noting import Notes, measured_sum, noting_failures
 from headwater.capture.observations import Measured, ObservedCall, ObservedInput, ObservedTensor
 from headwater.capture.open_calls import OpenCalls
 from headwater.capture.rectifiers import is_rectifier, unit_extremes
+from headwater.capture.recurrent_calls import RecurrentCalls
 from headwater.capture.source_lines import calling_line
 from headwater.capture.spread import relative_spread
 from headwater.capture.structure import named_tensors, unknown_types
@@ -48,6 +49,7 @@ class PassObserver:
         self._handles: list[RemovableHandle] = []
         self._open = OpenCalls()
         self.gradients = GradientHooks(self._open, self.notes, exponents=exponents)
+        self.recurrent = RecurrentCalls(self.gradients.hook_gradient, self.notes)
 
     def start(self) -> None:
         """Registers the process-wide hooks."""
@@ -66,6 +68,7 @@ class PassObserver:
         self._seen.clear()
         self._calls_without_grad.clear()
         self._open.clear()
+        self.recurrent.clear()
 
     def observes(self, module: nn.Module) -> bool:
         """Whether the module was part of the model when the observation began."""
@@ -146,6 +149,7 @@ class PassObserver:
         tensors = named_tensors(output)
         if not call.is_second_run:
             self._observe_outputs(call, tensors, output)
+            self.recurrent.note(call, args, kwargs, output)
         call.output_nodes = {tensor.grad_fn for _, tensor in tensors if tensor.grad_fn is not None}
         if call.is_second_run:
             self.gradients.hook_inputs(call)

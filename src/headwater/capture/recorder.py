@@ -20,9 +20,10 @@ from headwater.capture.observations import ObservedCall
 from headwater.capture.observer import PassObserver
 from headwater.capture.operation_assembly import ObservedOperations, intervals_of_leaf_calls
 from headwater.capture.operation_graph import OperationGraph
+from headwater.capture.recurrent_probe import time_steps_of
 from headwater.capture.source_lines import SourceLines
 from headwater.capture.weights import WeightWatcher
-from headwater.recording import Context, Recording
+from headwater.recording import Context, Recording, Series
 
 
 class RecorderError(RuntimeError):
@@ -92,6 +93,24 @@ class Recorder:
         self._observer.notes_lines = True
         self._lines = SourceLines(self._observer.running)
         return self._lines
+
+    def keep_time_steps(self) -> None:
+        """From now on, what fused recurrent modules read is kept (a float64 copy), so that `time_steps` can probe them."""
+        self._observer.recurrent.is_wanted = True
+
+    @torch_internals.unseen
+    def time_steps(self, scale_exponent: int) -> list[Series]:
+        """The gradient at each time step of the fused recurrent modules, after the backward pass.
+
+        Args:
+            scale_exponent: the loss was scaled by two to this power.
+        """
+        names = {id(module): name for name, module in reversed(list(self._model.named_modules()))}
+        found: list[Series] = []
+        for kept in self._observer.recurrent.calls:
+            place = (names.get(id(kept.call.module), ""), self.depth_of(kept.call))
+            found += time_steps_of(kept, place, scale_exponent, self._observer.notes)
+        return found
 
     def search_non_finite(self) -> NonFiniteSearch:
         """A context manager for the forward pass and the loss: inside, every result is looked at for NaN and Inf."""

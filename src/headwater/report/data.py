@@ -9,7 +9,17 @@ from typing import Any
 
 import numpy as np
 
-from headwater.analysis import DepthProfile, ExpectedRate, ProfileRow, Waterfall, expected_rate, line_costs, waterfall
+from headwater.analysis import (
+    DepthProfile,
+    ExpectedRate,
+    ProfileRow,
+    TimeSteps,
+    Waterfall,
+    expected_rate,
+    line_costs,
+    time_steps,
+    waterfall,
+)
 from headwater.findings import Finding, RuleVerdict
 from headwater.recording import Recording, TensorStats
 from headwater.report.finding_groups import sorted_findings
@@ -27,7 +37,7 @@ def as_data(recording: Recording, verdicts: Sequence[RuleVerdict], profile: Dept
     >>> from headwater.recording import RecordingBuilder
     >>> empty = RecordingBuilder().build()
     >>> list(as_data(empty, (), depth_profile(empty)))
-    ['schema_version', 'context', 'findings', 'passed', 'not_applicable', 'notes', 'profile', 'waterfall', 'expected', 'lines']
+    ['schema_version', 'context', 'findings', 'passed', 'not_applicable', 'notes', 'profile', 'waterfall', 'expected', 'time_steps', 'lines']
     """
     context = asdict(recording.context)
     notes = context.pop("notes")
@@ -42,6 +52,7 @@ def as_data(recording: Recording, verdicts: Sequence[RuleVerdict], profile: Dept
             "profile": [_profile_row(row) for row in profile.rows],
             "waterfall": _waterfall(waterfall(recording)),
             "expected": _expected(expected_rate(recording)),
+            "time_steps": [_time_steps(steps) for steps in time_steps(recording)],
             "lines": [asdict(cost) for cost in line_costs(recording)],
         }
     )
@@ -74,6 +85,10 @@ def _waterfall(fall: Waterfall) -> dict[str, Any]:
 
 def _expected(rate: ExpectedRate | None) -> dict[str, Any] | None:
     return None if rate is None else {**asdict(rate), "is_expected": rate.is_expected, "sentence": str(rate)}
+
+
+def _time_steps(steps: TimeSteps) -> dict[str, Any]:
+    return {**asdict(steps), "factor_per_step": steps.factor_per_step}
 
 
 def _profile_row(row: ProfileRow) -> dict[str, Any]:

@@ -6,13 +6,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from headwater.analysis import DepthProfile, expected_rate
+from headwater.analysis import DepthProfile, expected_rate, time_steps
 from headwater.findings import Finding, RuleVerdict, Severity
 from headwater.recording import Recording
 from headwater.report.finding_groups import FindingGroup, finding_groups, sorted_findings
 from headwater.report.numbers import count, decades, number
 from headwater.report.table_row import TableRow
 from headwater.report.table_rows import table_rows
+from headwater.report.time_rows import TimeRow, time_rows
 
 _SAME_DECADES = 0.5  # a factor of three either way is "about as strong"
 _BACKWARD = {
@@ -39,6 +40,7 @@ class Document:
         all_rows: the table with every call.
         num_calls: all of them.
         num_hidden: calls that stand behind a fold in `rows`.
+        over_time: what recurrent modules do from step to step.
         findings: in groups, the most severe first.
         passed: codes and names of the rules that found nothing.
         not_applicable: reasons why rules did not apply, each with their codes and names.
@@ -56,6 +58,7 @@ class Document:
     all_rows: tuple[TableRow, ...]
     num_calls: int
     num_hidden: int
+    over_time: tuple[TimeRow, ...]
     findings: tuple[FindingGroup, ...]
     passed: tuple[str, ...]
     not_applicable: tuple[tuple[str, tuple[str, ...]], ...]
@@ -85,6 +88,7 @@ def document(recording: Recording, verdicts: Sequence[RuleVerdict], profile: Dep
         all_rows=table.all,
         num_calls=len(profile.rows),
         num_hidden=table.num_hidden,
+        over_time=time_rows(time_steps(recording)),
         findings=finding_groups(findings, recording),
         passed=tuple(f"{v.code} {v.name}" for v in verdicts if v.not_applicable is None and not v.findings),
         not_applicable=_not_applicable(verdicts),

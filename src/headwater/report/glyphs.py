@@ -20,6 +20,7 @@ class Glyphs:
         band: between the smallest and the largest of several gains.
         axis: where the gain is that of the output.
         nothing: at the left end, for an exactly zero gradient.
+        levels: of a small chart, the lowest first.
         rule: under the table's head.
         ellipsis: for what is left out.
         healthy, marks: before the answer and findings.
@@ -38,6 +39,7 @@ class Glyphs:
     band: str
     axis: str
     nothing: str
+    levels: str
     rule: str
     ellipsis: str
     healthy: str
@@ -58,6 +60,7 @@ UNICODE = Glyphs(
     band="▒",
     axis="│",
     nothing="×",
+    levels="▁▂▃▄▅▆▇█",
     rule="─",
     ellipsis="…",
     healthy="✓",
@@ -78,6 +81,7 @@ ASCII = Glyphs(
     band="=",
     axis="|",
     nothing="x",
+    levels=".:-=+*#@",
     rule="-",
     ellipsis=".",
     healthy="+",

@@ -10,6 +10,7 @@ from headwater.findings import Severity
 from headwater.report.decades_axis import DecadesAxis, decades_axis, range_text
 from headwater.report.document import Document
 from headwater.report.finding_groups import FindingGroup
+from headwater.report.glyphs import UNICODE
 from headwater.report.numbers import decades
 from headwater.report.places import place
 from headwater.report.printable import printable
@@ -61,6 +62,7 @@ def _lines(document: Document, *, show_all: bool) -> Iterator[str]:
     yield from _table(document.all_rows if show_all else document.rows)
     if document.num_hidden and not show_all:
         yield from _everything(document)
+    yield from _over_time(document)
     for group in document.findings:
         yield from _finding(group if show_all else group.shortened())
     yield from _limits(document)
@@ -149,6 +151,13 @@ def _gain(text: str, ends: tuple[float, float], axis: DecadesAxis, opacity: floa
         + part.format(top="0", height="1em", left=zero, width=1, style="background:currentColor;opacity:.6;")
         + "</span>"
     )
+
+
+def _over_time(document: Document) -> Iterator[str]:
+    if document.over_time:
+        yield f'<div style="{_FAINT}">over time (from the first step to the last)</div>'
+    for row in document.over_time:
+        yield f'<div><span style="color:{_BAR}">{row.drawn(UNICODE.levels)}</span> {_text(row.text)}</div>'
 
 
 def _finding(group: FindingGroup) -> Iterator[str]:

@@ -71,7 +71,7 @@ class TextReport:
 
     def lines(self, width: int, glyphs: Glyphs) -> Iterator[Text]:
         """Every line, none wider than `width` columns."""
-        for paragraph in (_header, _table, _findings, _limits):
+        for paragraph in (_header, _table, _over_time, _findings, _limits):
             yield from paragraph(self.document, width, glyphs, self.show_all)
 
 
@@ -101,6 +101,17 @@ def _table(document: Document, width: int, glyphs: Glyphs, show_all: bool) -> It
         remarks.append(f"{folded}: --all or to_text(show_all=True) shows them")
     for remark in remarks:
         yield from wrapped(Text(remark, style="dim"), width)
+
+
+def _over_time(document: Document, width: int, glyphs: Glyphs, _show_all: bool) -> Iterator[Text]:
+    if document.over_time:
+        yield Text()
+        yield from wrapped(Text("over time (from the first step to the last)", style="dim"), width)
+    for row in document.over_time:
+        chart = Text(f"  {row.drawn(glyphs.levels)}{' ' if row.heights else ''}", style="blue")
+        if chart.cell_len > width // 2:
+            chart = Text("  ")
+        yield from hanging(chart, Text(glyphs.text(row.text)), width)
 
 
 def _findings(document: Document, width: int, glyphs: Glyphs, show_all: bool) -> Iterator[Text]:

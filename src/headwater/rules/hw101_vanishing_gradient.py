@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from headwater.analysis import lines_of_modules
+from headwater.analysis import lines_of_modules, time_steps
 from headwater.analysis.gain import backward_gain, cotangent, decades
 from headwater.analysis.gradient_path import (
     Layer,
@@ -21,6 +21,7 @@ from headwater.analysis.gradient_path import (
 )
 from headwater.findings import Finding, NotApplicable, Severity, Verdict
 from headwater.recording import Call, Recording, SourceLine
+from headwater.rules.over_time import vanishing_finding
 from headwater.rules.way_of_the_gradient import Change, cause_in_words, change_on_the_way, lines_of_part, remedies_for
 from headwater.rules.wording import counted, distinct
 
@@ -34,12 +35,19 @@ class VanishingGradient:
     loss nor the width of a layer enters. What average pooling divides by is added back, and a layer inside a block counts
     as reached where the block's input is: a branch that is scaled down (LayerScale) is a design.
 
+    Over the time steps of a recurrent module the weights are shared, and the gradients of all steps are added up: early steps
+    that get less are heard less, until rounding leaves nothing of them in the sum. The bounds are those of that sum.
+
     Args:
         info_decades: lost on the way; worth knowing: a factor of 100.
         warning_decades: lost on the way; AutoTrainer's bound on first over last layer, 1e-3 (Zhang et al. 2021); half an
             ulp of bfloat16, 2**-9, is 2.7 decades.
         error_decades: lost on the way; half an ulp of float32, 2**-25: a step that moves the last layer by its own size
             is rounded away at the first.
+        time_info_decades: lost between the time steps that the loss reads and the weakest tenth; a thousandth of the sum.
+        time_error_decades: the same; half an ulp of float32, 2**-25: a sum in float32 is what it would be without them. For
+            gated cells a warning: what the late steps teach their gates opens them for the early ones.
+        gated_error_decades: the same; half an ulp of float64, 2**-53: no format keeps them.
         call_decades: lost by one call for it to be named; a sigmoid at its steepest loses 0.6.
         call_share: of all decades lost, for the same.
     """
@@ -50,23 +58,34 @@ class VanishingGradient:
     info_decades: float = 2.0
     warning_decades: float = 3.0
     error_decades: float = 7.5
+    time_info_decades: float = 3.0
+    time_error_decades: float = 7.5
+    gated_error_decades: float = 16.0
     call_decades: float = 1.0
     call_share: float = 0.2
 
     def check(self, recording: Recording) -> Verdict:
-        """A finding where the median gain to the earliest tenth of the layers is below a threshold."""
+        """Where the earliest tenth of the layers, or the weakest tenth of the time steps, gets too little of the gradient."""
         layers = trainable_layers(recording)
         reference = cotangent(recording)
         if reference is None or not layers:
             return NotApplicable("no backward pass was recorded: call backward() inside record(), or use diagnose()")
         if reference.nonfinite_count:
             return []  # HW104's
+        over_time = time_steps(recording)
+        bounds = (self.time_info_decades, self.time_error_decades, self.gated_error_decades)
+        found = vanishing_finding(self.code, self.name, over_time, bounds)
+        explained = max((steps.lost_decades for steps in over_time), default=0.0) if found else 0.0
+        return [*found, *self._over_layers(recording, layers, explained)]
+
+    def _over_layers(self, recording: Recording, layers: list[Layer], lost_over_time: float) -> list[Finding]:
+        """The finding about depth, where there is more to say than what time steps have lost already."""
         reach = median_decades(layer.reach_decades for layer in headwaters(layers))
         if not math.isfinite(reach):  # exactly zero is HW103's
             return []
         pooling = pooling_decades(recording)
         lost = pooling - reach
-        severity = self._severity(lost)
+        severity = self._severity(lost - lost_over_time)
         return [] if severity is None else [self._finding(recording, layers, lost, pooling, severity)]
 
     def _severity(self, lost_decades: float) -> Severity | None:

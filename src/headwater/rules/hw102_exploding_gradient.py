@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+from headwater.analysis import time_steps
 from headwater.analysis.gain import backward_gain, cotangent, decades, norm_ratio
 from headwater.analysis.gradient_path import (
     Layer,
@@ -19,6 +20,7 @@ from headwater.analysis.gradient_path import (
 )
 from headwater.findings import Finding, NotApplicable, Severity, Verdict
 from headwater.recording import Call, Recording, SignalKind
+from headwater.rules.over_time import exploding_finding
 from headwater.rules.way_of_the_gradient import change_on_the_way, growth_in_words, lines_of_part
 from headwater.rules.wording import counted, distinct, listed, named
 
@@ -30,7 +32,8 @@ class ExplodingGradient:
     """HW102: the gradient arrives at the first layers far larger than it left the output, or one call multiplies it.
 
     Args:
-        warning_decades: growth from the output to the first layers; the mirror of HW101's bound.
+        warning_decades: growth from the output to the first layers, or from the time steps that the loss reads to the
+            strongest tenth; the mirror of HW101's bound.
         error_decades: the same; float16's largest value, 65504, is 4.8 decades above one.
         call_gain: backward gain of a single call that no initialisation explains (dividing by a norm or a deviation
             near zero does it). It counts where the gradient behind it has grown by `warning_decades` in all, and is an
@@ -50,22 +53,27 @@ class ExplodingGradient:
             return NotApplicable("no backward pass was recorded: call backward() inside record(), or use diagnose()")
         if not _is_finite(recording):
             return []
+        over_time = time_steps(recording)
+        in_time = exploding_finding(self.code, self.name, over_time, (self.warning_decades, self.error_decades))
+        explained = max((steps.grown_decades for steps in over_time), default=0.0) if in_time else 0.0
         layers = trainable_layers(recording)
-        at_calls = self._multiplying_calls(recording)
+        at_calls = self._multiplying_calls(recording, {steps.module for steps in over_time})
         reached = [layer.call.depth for layer in layers if layer.gain_decades >= self.warning_decades]
         if at_calls and any(depth < call.depth for _, call in at_calls for depth in reached[:1]):
-            return [self._at_calls(at_calls, Severity.ERROR)]
-        findings = [self._at_calls(at_calls, Severity.INFO)] if at_calls else []
+            return [*in_time, self._at_calls(at_calls, Severity.ERROR)]
+        findings = [*in_time, *([self._at_calls(at_calls, Severity.INFO)] if at_calls else [])]
         grown = median_decades(layer.gain_decades for layer in headwaters(layers))
-        if self.warning_decades <= grown < math.inf:
+        if self.warning_decades <= grown - explained < math.inf:
             findings.append(self._over_layers(recording, layers, grown))
         return findings
 
-    def _multiplying_calls(self, recording: Recording) -> list[tuple[float, Call]]:
-        """The calls with their gains in decades, the largest first."""
+    def _multiplying_calls(self, recording: Recording, recurrent: set[str]) -> list[tuple[float, Call]]:
+        """The calls with their gains in decades, the largest first; what many time steps do is no single call's doing."""
         reference = cotangent(recording)
         found: list[tuple[float, Call]] = []
         for call in leaf_calls(recording):
+            if call.module in recurrent:
+                continue
             gain = decades(backward_gain(recording, call.depth))
             if math.log10(self.call_gain) <= gain < math.inf and not returns_a_number(recording, call):
                 sent = recording.signal(SignalKind.INPUT_GRADIENT, call.depth)

@@ -11,6 +11,7 @@ import numpy as np
 from headwater.analysis.dataflow import Dataflow, dataflow
 from headwater.analysis.gain import cotangent
 from headwater.analysis.gradient_path import leaf_calls, trainable_layers
+from headwater.analysis.time_loops import time_loops
 from headwater.analysis.zero_origins import ZeroOrigin, zero_origins
 from headwater.findings import Finding, NotApplicable, Severity, Verdict
 from headwater.recording import Call, Recording, SignalKind
@@ -48,7 +49,10 @@ class ZeroGradient:
         flow = dataflow(recording)
         explainer, ways = Explainer(recording, flow), _Ways(recording, flow)
         groups: dict[tuple[Severity, Cause, bool, bool], list[Call]] = {}
+        learn_from_other_steps = _modules_with_other_steps(recording)
         for origin in zero_origins(recording, flow):
+            if recording.calls[origin.depth].module in learn_from_other_steps:
+                continue
             cause = explainer.cause(origin)
             around = ways.lead_around(origin, heals=cause.kind is Kind.HEALS)
             is_design = around or ways.blocks_nothing(origin.depth, len(explainer.zero_weights))
@@ -108,6 +112,17 @@ def _has_zeros(recording: Recording) -> bool:
     table = recording.signal_table
     is_gradient = np.isin(table["kind"], [KINDS.index(kind) for kind in _GRADIENTS])
     return bool(np.any(is_gradient & (table["numel"] > 0) & (table["zero_count"] == table["numel"])))
+
+
+def _modules_with_other_steps(recording: Recording) -> set[str]:
+    """Modules that run once per time step and get a gradient at some of the steps: that others get none is HW101's to say."""
+    per_step = {module for loop in time_loops(recording) for module in loop.per_step}
+    reached = {
+        signal.module
+        for signal in (recording.select(SignalKind.ACTIVATION_GRADIENT) if per_step else ())
+        if not signal.stats.is_zero
+    }
+    return per_step & reached
 
 
 def _severity(kind: Kind, *, is_design: bool) -> Severity:
