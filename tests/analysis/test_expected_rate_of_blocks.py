@@ -252,6 +252,43 @@ def test_convolutional_branches_are_known():
     assert rate.is_expected
 
 
+class Basic(nn.Module):
+    """ResNet's basic block, with an activation behind the sum."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.conv1, self.conv2 = (nn.Conv2d(channels, channels, 3, padding=1, bias=False) for _ in range(2))
+        self.bn1, self.bn2 = nn.BatchNorm2d(channels), nn.BatchNorm2d(channels)
+        self.relu = nn.ReLU(inplace=True)
+
+    def forward(self, x):
+        out = self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x)))))
+        out += x
+        return self.relu(out)
+
+
+def test_basic_blocks_of_a_resnet_are_known():
+    def make():
+        blocks = [Basic(16) for _ in range(5)]
+        return nn.Sequential(nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), *blocks, nn.Flatten(), nn.Linear(16 * 144, 2))
+
+    found = []
+    for seed in range(20):
+        torch.manual_seed(seed)
+        found.append(hw.diagnose(make(), torch.randn(8, 3, 12, 12)).expected)
+    assert {rate.num_layers for rate in found} == {5}
+    assert sum(rate.is_expected for rate in found) >= 19
+
+
+def test_an_activation_behind_the_last_block_is_not_the_blocks():
+    torch.manual_seed(0)
+    blocks = [Block(one_layer(nn.Tanh())) for _ in range(3)]
+    rate = expected_of(nn.Sequential(nn.Linear(WIDTH, WIDTH), *blocks, nn.ReLU(), nn.Linear(WIDTH, 3)))
+    assert rate.num_layers == 3
+    assert rate.measured_factor > 1.0
+    assert rate.is_expected
+
+
 def test_without_lines_blocks_of_modules_are_known():
     torch.manual_seed(0)
     with_lines = expected_of(STACKS["pre-norm"][0](8))

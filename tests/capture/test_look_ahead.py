@@ -102,7 +102,7 @@ def test_what_plain_autograd_finds_after_plain_steps_is_found():
                     expected[name] = [float(step)]
             with torch.no_grad():
                 for parameter in twin.parameters():
-                    parameter.sub_(1e-3 * parameter.grad)
+                    parameter.sub_(parameter.grad, alpha=1e-3)
         assert found == expected
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from headwater.analysis.branches import BranchPart, BranchReader
 from headwater.analysis.causes import Cause, hands_on
@@ -56,6 +56,8 @@ class Block:
         stream: mean square of what the block reads; 0 where it is not known.
         ends_with_activation: nothing but a scale comes behind the last activation.
         modules: that ran in the branch.
+        behind: name of an activation behind the sum, "" without.
+        behind_decades: what that costs, as measured; part of `decades`.
     """
 
     kind: tuple[str, ...]
@@ -69,6 +71,8 @@ class Block:
     stream: float
     ends_with_activation: bool
     modules: tuple[str, ...]
+    behind: str = ""
+    behind_decades: float = 0.0
 
 
 def longest_run_of_blocks(recording: Recording, way: Waterfall) -> list[Block]:
@@ -84,13 +88,11 @@ def longest_run_of_blocks(recording: Recording, way: Waterfall) -> list[Block]:
 def _runs(recording: Recording, steps: Sequence[WaterfallStep]) -> Iterator[list[Block]]:
     if not any(step.cause is Cause.SHORTCUT for step in steps):
         return
-    reader = BranchReader(recording)
     current: list[Block] = []
-    for step in steps:
-        if step.cause is not Cause.SHORTCUT and hands_on(step.operation) and abs(step.decades) < 1e-6:
-            continue  # a view between two blocks
-        block = _block(recording, reader, step) if step.cause is Cause.SHORTCUT else None
-        if current and block is not None and block.kind == current[0].kind and _are_apart(block, current):
+    for block in _blocks(recording, steps):
+        if len(current) == 1 and block is not None and not block.behind and block.kind == current[0].kind:
+            current = [_without_behind(current[0])]  # an activation behind the last block is the head's
+        if current and block is not None and _are_alike(block, current[0]) and _are_apart(block, current):
             current.append(block)
             continue
         if current:
@@ -98,6 +100,32 @@ def _runs(recording: Recording, steps: Sequence[WaterfallStep]) -> Iterator[list
         current = [block] if block is not None else []
     if current:
         yield current
+
+
+def _blocks(recording: Recording, steps: Sequence[WaterfallStep]) -> Iterator[Block | None]:
+    """The blocks on the way, each with an activation behind its sum; None where something else stands."""
+    reader = BranchReader(recording)
+    behind: WaterfallStep | None = None
+    for step in steps:
+        if step.cause is Cause.SHORTCUT:
+            block = _block(recording, reader, step)
+            if block is not None and behind is not None:
+                name, decades = behind.operation.rpartition(".")[2].lower(), block.decades + behind.decades
+                block = replace(block, behind=name, behind_decades=behind.decades, decades=decades)
+            behind = None
+            yield block
+        elif not (hands_on(step.operation) and abs(step.decades) < 1e-6):  # no view between two blocks
+            if behind is not None or step.cause is not Cause.ACTIVATION:
+                yield None
+            behind = step if step.cause is Cause.ACTIVATION else None
+
+
+def _without_behind(block: Block) -> Block:
+    return replace(block, behind="", behind_decades=0.0, decades=block.decades - block.behind_decades)
+
+
+def _are_alike(block: Block, other: Block) -> bool:
+    return (block.kind, block.behind) == (other.kind, other.behind)
 
 
 def _are_apart(block: Block, blocks: Sequence[Block]) -> bool:

@@ -77,7 +77,7 @@ class ExpectedBlock:
 def expected_of_block(block: Block, initialisation: BlockInitialisation, *, deviations: float) -> ExpectedBlock | None:
     """1 + chi + 2 cosine sqrt(chi) with the chi of the branch; None where that is nothing finite.
 
-    The variances of pre-activations, the gains of norms, the scale and the cosine between the gradients through branch and shortcut are
+    The variances of pre-activations, the gains of norms and of an activation behind the sum, the scale and the cosine between the gradients through branch and shortcut are
     those that were measured; the cosine only as far as random weights can make it so: by the alignment of weights and slopes, and by
     the chance of finite width.
 
@@ -102,9 +102,10 @@ def expected_of_block(block: Block, initialisation: BlockInitialisation, *, devi
         return None
     share = abs(found + cosine * math.sqrt(found)) / squared
     width = min(each.weights.fan_in for each in block.weights)
+    behind = 2.0 * math.log(10.0) * block.behind_decades
     return ExpectedBlock(
-        mean=math.log(squared) - 0.5 * share * _spread(block, width),
-        limit=math.log(squared),
+        mean=behind + math.log(squared) - 0.5 * share * _spread(block, width),
+        limit=behind + math.log(squared),
         variance=share * share * _spread(block, num_channels),  # a gradient may be the same at all places of a picture
         share=share,
         below=share * math.log(middle / least),
