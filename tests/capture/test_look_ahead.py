@@ -198,3 +198,11 @@ def test_a_loss_that_is_scaled_for_its_small_slope_is_scaled_again():
     nn.init.zeros_(model[1].weight)
     recording = observe(Problem(model, BATCH, loss=lambda y: square(y) * 1e-36))
     assert steps_of(recording)["0.weight"] == [1.0]
+
+
+def test_one_of_several_ranks_does_not_run_alone(monkeypatch):
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+    recording = observe(Problem(Counting(is_zero=True), BATCH, loss=square))
+    assert len(PASSES) == 1
+    assert steps_of(recording) == {}

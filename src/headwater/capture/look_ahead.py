@@ -28,8 +28,8 @@ def look_ahead(model: nn.Module, problem: Problem, recording: Recording, seed: i
 
     A step goes along the gradients, by a thousandth of the size of each parameter that the optimiser holds (of all that train,
     without one): whether a zero ends does not depend on the rate. The passes read the same batch with the same random numbers. A
-    model without such parameters is not run again, nor is a lazy one. Nothing that the passes do stays, and what goes wrong in
-    them is only noted.
+    model without such parameters is not run again, nor is a lazy one, nor one of several ranks. Nothing that the passes do
+    stays, and what goes wrong in them is only noted.
 
     Args:
         model: that ran, with the parameters that the recording is of.
@@ -48,7 +48,8 @@ def look_ahead(model: nn.Module, problem: Problem, recording: Recording, seed: i
     if model is not problem.model or not recording.context.cotangent:  # a lazy model's copy is spent after its pass
         return recording
     waiting = _without_gradient(recording)
-    if not waiting:
+    # Of several ranks one might have such a parameter and another none: the one would wait for the other for ever.
+    if not waiting or _is_one_of_several_ranks():
         return recording
     try:
         found = _steps_to_gradient(model, problem, recording, waiting, seed)
@@ -56,6 +57,11 @@ def look_ahead(model: nn.Module, problem: Problem, recording: Recording, seed: i
         note = f"Whether zero gradients end after one step was not observed: {error!r:.200}."
         return replace(recording, context=replace(recording.context, notes=(*recording.context.notes, note)))
     return extended(recording, series=[_series(name, steps) for name, steps in found.items()])
+
+
+def _is_one_of_several_ranks() -> bool:
+    distributed = torch.distributed
+    return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
 
 
 def _without_gradient(recording: Recording) -> list[str]:
