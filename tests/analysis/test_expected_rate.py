@@ -79,6 +79,16 @@ def test_weights_whose_rows_are_alike_are_not_what_theory_expects():
     assert "than" in str(rate)
 
 
+def test_one_layer_whose_weights_are_ten_times_too_large_is_not_what_the_initialisation_gives():
+    torch.manual_seed(0)
+    model = stack(nn.GELU)
+    with torch.no_grad():
+        model[10].weight.mul_(10.0)
+    rate = expected_of(model)
+    assert rate.initialisation == "PyTorch's default initialisation"
+    assert rate.measured_factor > rate.high
+
+
 def test_functional_activations_are_known_where_operations_were_recorded():
     class Functional(nn.Module):
         def __init__(self):

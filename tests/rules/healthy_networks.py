@@ -71,6 +71,50 @@ def fixup(num_blocks=8, width=16):
     return model
 
 
+class ScaledByOneNumber(nn.Module):
+    """x + scale * branch(x) with a scale of one number that starts at zero (SkipInit, De & Smith 2020)."""
+
+    def __init__(self, branch):
+        super().__init__()
+        self.branch = branch
+        self.scale = nn.Parameter(torch.zeros(()))
+
+    def forward(self, x):
+        return x + self.scale * self.branch(x)
+
+
+def skip_init(num_blocks=6, width=16):
+    branches = (nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width)) for _ in range(num_blocks))
+    return nn.Sequential(nn.Linear(width, width), *map(ScaledByOneNumber, branches), nn.Linear(width, 4))
+
+
+class LoraInReZero(nn.Module):
+    """LoRA's zero inside of ReZero's: the second ends only after the first."""
+
+    def __init__(self, width=16, num_blocks=4):
+        super().__init__()
+        self.stem = nn.Linear(width, width)
+        self.blocks = nn.ModuleList(
+            ScaledByOneNumber(nn.Sequential(LoraLinear(width), nn.Tanh())) for _ in range(num_blocks)
+        )
+        self.head = nn.Linear(width, 1)
+
+    def forward(self, x):
+        x = self.stem(x)
+        for block in self.blocks:
+            x = block(x)
+        return self.head(x)
+
+
+def residual_of_zeros(num_blocks=8, width=16):
+    """Not healthy: ReZero's scale and the branch's last layer are both zero, and each waits for the other for ever."""
+    model = residual(num_blocks, width, scale=0.0)
+    for block in model[1:-1]:
+        nn.init.zeros_(block.branch[2].weight)
+        nn.init.zeros_(block.branch[2].bias)
+    return model
+
+
 class ZeroGammaBlock(nn.Module):
     def __init__(self, channels):
         super().__init__()

@@ -26,6 +26,10 @@ def _square(output):
     return output.square().mean()
 
 
+def _square_from_one(output):
+    return (output - 1.0).square().mean()
+
+
 def _judged(model, inputs, targets=None, loss=None):
     found = findings(observe(Problem(model, inputs, targets, loss)))
     assert_well_said(found)
@@ -215,14 +219,24 @@ BROKEN = {
         ),
         [("HW103", ERROR, "4")],
     ),
-    "one layer's weights zero": (
+    "two layers' weights zero": (
         lambda: _judged(
-            nn.Sequential(nn.Linear(8, 8), nn.Tanh(), broken.zeroed(nn.Linear(8, 8)), nn.Tanh(), nn.Linear(8, 1)),
+            nn.Sequential(
+                nn.Linear(8, 8),
+                nn.Tanh(),
+                broken.zeroed(nn.Linear(8, 8)),
+                nn.Tanh(),
+                broken.zeroed(nn.Linear(8, 1)),
+            ),
             SAMPLES,
             torch.ones(64, 1),
             nn.MSELoss(),
         ),
-        [("HW103", WARNING, "2")],
+        [("HW103", ERROR, "4")],
+    ),
+    "a scale of zero of a branch that ends with zeros": (
+        lambda: _judged(healthy.residual_of_zeros(), broken.gaussian(16, 16)),
+        [("HW103", ERROR, "1.branch")],
     ),
     "rounded": (
         lambda: _judged(nn.Sequential(nn.Linear(8, 8), broken.Apply(torch.round), nn.Linear(8, 1)), SAMPLES),
@@ -239,6 +253,57 @@ BROKEN = {
 def test_a_broken_network_is_found(name):
     judge, expected = BROKEN[name]
     assert [(code, severity, modules[0]) for code, severity, modules in alarms(judge())] == expected
+
+
+@pytest.mark.parametrize(
+    ("make", "inputs", "when"),
+    [
+        (lambda: healthy.residual(scale=0.0), broken.gaussian(64, 16), "one step"),
+        (healthy.skip_init, broken.gaussian(64, 16), "one step"),
+        (healthy.fixup, broken.gaussian(64, 16), "two steps"),
+        (healthy.zero_gamma, broken.gaussian(4, 3, 8, 8), "one step"),
+        (healthy.Lora, broken.gaussian(16, 16), "one step"),
+        (healthy.LoraInReZero, broken.gaussian(16, 16), "two steps"),
+        (healthy.AdaptiveNormZero, (broken.gaussian(8, 16), broken.gaussian(8, 4)), "one step"),
+        (
+            lambda: healthy.AdaptiveNormZero(zero_head=True),
+            (broken.gaussian(8, 16), broken.gaussian(8, 4)),
+            "two steps",
+        ),
+        (
+            lambda: nn.Sequential(nn.Linear(8, 8), nn.Tanh(), broken.zeroed(nn.Linear(8, 8)), nn.Linear(8, 1)),
+            SAMPLES,
+            "one step",
+        ),
+    ],
+)
+@pytest.mark.parametrize("loss", [_square_from_one, None])
+def test_a_zero_that_ends_is_said_to_end_as_a_fact(make, inputs, when, loss):
+    found = _judged(make(), inputs, loss=loss)
+    assert alarms(found) == []
+    zeros = [finding for finding in found if finding.code == "HW103"]
+    assert zeros
+    for finding in zeros:
+        assert finding.severity is INFO
+        assert f"becomes non-zero after {when} of training (tried on this batch)" in finding.cause
+
+
+@pytest.mark.parametrize(
+    "name", ["two layers' weights zero", "a scale of zero of a branch that ends with zeros", "all weights zero"]
+)
+def test_a_zero_that_does_not_end_is_said_not_to(name):
+    judge, _ = BROKEN[name]
+    (finding,) = [finding for finding in judge() if finding.code == "HW103"]
+    assert finding.cause.endswith("Two steps of training, tried on this batch, do not change it.")
+
+
+def test_a_zero_weight_that_the_optimiser_does_not_hold_is_not_said_to_heal():
+    model = nn.Sequential(nn.Linear(8, 8), nn.Tanh(), broken.zeroed(nn.Linear(8, 1)))
+    optimizer = torch.optim.SGD(model[0].parameters(), 0.1)
+    recording = observe(Problem(model, SAMPLES, torch.ones(64, 1), nn.MSELoss(), optimizer))
+    finding = next(finding for finding in findings(recording) if finding.code == "HW103")
+    assert finding.severity is WARNING
+    assert "do not bring back the gradient" in finding.cause
 
 
 def test_four_of_eight_dead_units_are_four_of_eight():

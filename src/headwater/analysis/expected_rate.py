@@ -3,66 +3,40 @@
 from __future__ import annotations
 
 import math
-import re
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from headwater.analysis.causes import Cause
-from headwater.analysis.waterfall import Waterfall, WaterfallStep, waterfall
-from headwater.recording import Recording, SignalKind, merged_stats
-from headwater.theory import activations as known
-from headwater.theory.activations import Activation
+from headwater.analysis.blocks import Block, longest_run_of_blocks
+from headwater.analysis.expected_blocks import block_initialisation, expected_of_block
+from headwater.analysis.layer_facts import is_same_variance, known_initialisation, output_variance
+from headwater.analysis.stacks import StackLayer, longest_stack
+from headwater.analysis.waterfall import Waterfall, waterfall
+from headwater.recording import Recording
 from headwater.theory.finite_width import factor_band, kappa
-from headwater.theory.mean_field import (
-    Initialisation,
-    chi,
-    chi_with_batch_norm,
-    chi_with_layer_norm,
-)
+from headwater.theory.mean_field import Initialisation, chi, chi_with_batch_norm, chi_with_layer_norm
 
 _LEAST_LAYERS = 3
 # Half of the band: three standard deviations of a network of this width, and 2 % for what theory leaves out (a batch that
 # is no Gaussian, zeros around a picture).
 _DEVIATIONS, _SLACK = 3.0, 1.02
-_INITIALISATIONS = (
-    ("PyTorch's default initialisation", 1.0 / 3.0),
-    ("Xavier, LeCun or orthogonal initialisation", 1.0),
-    ("He initialisation", 2.0),
-    ("initialisation with PyTorch's gain for tanh, 5/3,", 25.0 / 9.0),
-)
-_SAME = 0.1  # relative, of sigma_w²: rows differ by sampling
-_BY_NAME: dict[str, Activation] = {
-    "relu": known.RELU,
-    "selu": known.SELU,
-    "gelu": known.GELU,
-    "silu": known.SILU,
-    "tanh": known.TANH,
-    "sigmoid": known.SIGMOID,
-    "softplus": known.SOFTPLUS,
-    "hardtanh": known.HARDTANH,
-    "erf": known.ERF,
-    "elu": known.ELU,
-    "leakyrelu": known.leaky_relu(),
-    "leaky_relu": known.leaky_relu(),
-}
-_LAYER_NORMS = ("layernorm", "rmsnorm", "layer_norm", "rms_norm")
-_BATCH_NORMS = ("batchnorm1d", "batchnorm2d", "batchnorm3d", "batch_norm")
+_ROUNDING = 1e-6  # relative, of norms that were measured in float32
 
 
 @dataclass(frozen=True, slots=True)
 class ExpectedRate:
-    """The factor per layer that a gradient's norm is multiplied by in a stack of like layers.
+    """The factor per layer, or per block with a shortcut, that a gradient's norm is multiplied by in a stack of like ones.
 
     Args:
-        activation: of the stack.
-        normalisation: "", "LayerNorm" (also RMSNorm) or "BatchNorm".
-        num_layers: that the factors are over.
+        activation: of the stack; several, joined by " and ", where a branch has different ones.
+        normalisation: "", "LayerNorm" (also RMSNorm) or "BatchNorm"; of blocks, the type of the norm in the branch.
+        num_layers: that the factors are over; of a stack of blocks, how many blocks.
         weight_variance: sigma_w², the median over the layers.
         initialisation: whose variance that is; "" for none that is known.
         measured_factor: the geometric mean.
         expected_factor: by mean-field theory for these weights.
         low, high: what a network of this width may show.
+        branch_scale: of blocks x + scale * branch(x), the median of scale; None for layers without a shortcut.
     """
 
     activation: str
@@ -74,6 +48,7 @@ class ExpectedRate:
     expected_factor: float
     low: float
     high: float
+    branch_scale: float | None = None
 
     @property
     def is_expected(self) -> bool:
@@ -81,190 +56,127 @@ class ExpectedRate:
         return self.low <= self.measured_factor <= self.high
 
     def __str__(self) -> str:
-        with_norm = f" and {self.normalisation}" if self.normalisation else ""
         weights = self.initialisation or f"these weights (sigma_w² = {self.weight_variance:.3g})"
-        theory = f"theory {self.expected_factor:.4g}, {self.low:.3g} to {self.high:.3g} at this width"
-        measured = f"{self.measured_factor:.3g} per layer"
+        digits = _digits(self.expected_factor, self.high - self.low)
+        band = f"{self.low:.{digits}g} to {self.high:.{digits}g} at this width"
+        theory = f"theory {self.expected_factor:.{digits + 1}g}, {band}"
+        unit = "layer" if self.branch_scale is None else "block"
+        measured = f"{self.measured_factor:.{digits}g} per {unit}"
         verb = "give" if weights.startswith("these") else "gives"
         if self.is_expected:
-            return f"{measured} is what {weights} {verb} with {self.activation}{with_norm} ({theory})."
+            return f"{measured} is what {weights} {verb} with {self._parts()} ({theory})."
         ratio = self.measured_factor / self.expected_factor
-        how = f"{1 / ratio:.3g} times smaller" if ratio < 1.0 else f"{ratio:.3g} times larger"
-        return f"{measured} is {how} than {weights} should give with {self.activation}{with_norm} ({theory})."
+        how = f"{1 / ratio:.{digits}g} times smaller" if ratio < 1.0 else f"{ratio:.{digits}g} times larger"
+        return f"{measured} is {how} than {weights} should give with {self._parts()} ({theory})."
+
+    def _parts(self) -> str:
+        parts = [part for part in (self.activation, self.normalisation) if part]
+        if self.branch_scale is None:
+            return " and ".join(parts)
+        is_one = abs(self.branch_scale - 1.0) < 1e-3
+        scaled = "" if is_one else f" that is multiplied by {self.branch_scale:.3g}"
+        inside = f" with {' and '.join(parts)}" if parts else ""
+        return f"a shortcut around a branch{inside}{scaled}"
+
+
+def _digits(value: float, width: float) -> int:
+    """Significant digits that tell the ends of a band apart: three, or more where it is narrow."""
+    return min(9, max(3, 2 + math.floor(math.log10(value / width)))) if 0.0 < width < value else 3
 
 
 def expected_rate(recording: Recording, way: Waterfall | None = None) -> ExpectedRate | None:
-    """Theory beside measurement for the longest stack of weights, activation and perhaps a norm on the gradient's way.
+    """Theory beside measurement for the longest stack of like layers, or of like blocks with a shortcut, on the gradient's way.
 
-    The stack is read from the waterfall: linear layers or convolutions that own their weights, each with the same activation
-    before the next one. The factors are over the layers but the last, whose activation is not followed by weights of the stack.
+    The stack is read from the waterfall. Layers are linear layers or convolutions that own their weights, each with the same
+    activation before the next one, and perhaps a norm; the factors are over the layers but the last, whose activation is not
+    followed by weights of the stack. Blocks are x + scale * branch(x) with chains of such layers as branches.
 
     Args:
         recording: with weights measured.
         way: its waterfall, where it is known already.
 
     Returns:
-        None where no stack of three layers or more is recognised, or its gradient is zero or not finite.
+        None where no stack of three or more is recognised, or its gradient is zero or not finite.
 
     >>> from headwater.recording import RecordingBuilder
     >>> expected_rate(RecordingBuilder().build()) is None
     True
     """
     way = way or waterfall(recording)
-    layers = max(_stacks(recording, way.steps), key=len, default=[])
-    if len(layers) < _LEAST_LAYERS:
+    layers, blocks = longest_stack(recording, way), longest_run_of_blocks(recording, way)
+    if max(len(layers), len(blocks)) < _LEAST_LAYERS:
         return None
+    return _of_blocks(blocks) if len(blocks) >= len(layers) else _of_layers(recording, layers)
+
+
+def _of_layers(recording: Recording, layers: Sequence[StackLayer]) -> ExpectedRate | None:
+    variance = statistics.median(layer.weights.initialisation.weight_variance for layer in layers)
+    name, _ = known_initialisation(variance)
     measured = math.fsum(layer.decades for layer in layers)
-    if not math.isfinite(measured):
+    expected = _expected_decades(recording, layers, variance if name else math.nan)
+    if expected is None or not math.isfinite(measured):
         return None
     first = layers[0]
-    expected = _expected_decades(recording, layers, _module_before(way, layers[-1]))
-    if expected is None:
-        return None
     factor = 10 ** (expected / len(layers))
-    band = factor_band(factor, kappa(first.activation), [layer.width for layer in layers], deviations=_DEVIATIONS)
-    variance = statistics.median(layer.initialisation.weight_variance for layer in layers)  # the head may differ
+    widths = [layer.weights.fan_in for layer in layers]
+    low, high = factor_band(factor, kappa(first.activation), widths, deviations=_DEVIATIONS)
     return ExpectedRate(
         activation=first.activation.name,
         normalisation=first.normalisation,
         num_layers=len(layers),
         weight_variance=variance,
-        initialisation=next((n for n, v in _INITIALISATIONS if abs(variance / v - 1.0) < _SAME), ""),
+        initialisation=name,
         measured_factor=10 ** (measured / len(layers)),
         expected_factor=factor,
-        low=band[0] / _SLACK,
-        high=band[1] * _SLACK,
+        low=low / _SLACK,
+        high=high * _SLACK,
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _StackLayer:
-    """Weights, then activation (and a norm before or after it), in the forward direction: activation first here."""
-
-    activation: Activation
-    normalisation: str
-    initialisation: Initialisation
-    width: int
-    decades: float
-    module: str
-
-
-def _stacks(recording: Recording, steps: Sequence[WaterfallStep]) -> Iterator[list[_StackLayer]]:
-    """Runs of like layers, each in the gradient's order."""
-    current: list[_StackLayer] = []
-    for layer in _layers(recording, steps):
-        like = current and layer is not None
-        if like and layer is not None and _kind(layer) == _kind(current[0]):
-            current.append(layer)
-            continue
-        if current:
-            yield current
-        current = [layer] if layer is not None else []
-    if current:
-        yield current
-
-
-def _kind(layer: _StackLayer) -> tuple[str, str]:
-    return layer.activation.name, layer.normalisation
-
-
-def _layers(recording: Recording, steps: Sequence[WaterfallStep]) -> Iterator[_StackLayer | None]:
-    """Each group of weights and the activation before them; None where the pattern breaks."""
-    group: list[WaterfallStep] = []
-    for step in steps:
-        if step.cause is Cause.WEIGHTS:
-            if group:
-                yield _layer(recording, group)
-            group = [step]
-        elif group:
-            group.append(step)
-        elif step.cause is not Cause.LOSS:
-            yield None
-    if group:
-        yield _layer(recording, group)
-
-
-def _layer(recording: Recording, group: Sequence[WaterfallStep]) -> _StackLayer | None:
-    weights, *rest = group
-    initialisation = _initialisation(recording, weights.module)
-    activation, normalisation = None, ""
-    for step in rest:
-        name = step.operation.rpartition(".")[2].lower()
-        if step.cause is Cause.ACTIVATION and activation is None:
-            activation = _activation(recording, name, step.module)
-            if activation is None:
-                return None
-        elif name in (*_LAYER_NORMS, *_BATCH_NORMS) and not normalisation:
-            normalisation = "LayerNorm" if name in _LAYER_NORMS else "BatchNorm"
-        elif abs(step.decades) > 1e-6:  # a view is nothing, anything else is no part of such a layer
-            return None
-    if activation is None or initialisation is None:
-        return None
-    return _StackLayer(
-        activation,
-        normalisation,
-        initialisation[0],
-        initialisation[1],
-        math.fsum(step.decades for step in group),
-        weights.module,
-    )
-
-
-def _activation(recording: Recording, name: str, module: str) -> Activation | None:
-    config = next((info.config for info in recording.modules if info.name == module), "")
-    if name == "gelu" and "tanh" in config:
-        return known.GELU_TANH
-    number = re.search(r"(?:negative_slope|alpha)=([-+.e\d]+)", config)
-    if name in ("leakyrelu", "leaky_relu") and number:
-        return known.leaky_relu(float(number.group(1)))
-    if name == "elu" and number:
-        return known.elu(float(number.group(1)))
-    if name == "hardtanh" and "min_val" in config:  # of other bounds than -1 and 1
-        return None
-    return _BY_NAME.get(name)
-
-
-def _initialisation(recording: Recording, module: str) -> tuple[Initialisation, int] | None:
-    """Variances of a module's weight and bias as they are, and how many inputs a unit has."""
-    found = {signal.item: signal for signal in recording.select(SignalKind.WEIGHT, module=module)}
-    weight = found.get("weight")
-    if weight is None or len(weight.shape) < 2 or not weight.stats.finite_count:
-        return None
-    fan_in = math.prod(weight.shape[1:])
-    bias = found.get("bias")
-    bias_variance = bias.stats.rms**2 if bias is not None and bias.stats.finite_count else 0.0
-    return Initialisation(weight.stats.rms**2 * fan_in, bias_variance), fan_in
-
-
-def _module_before(way: Waterfall, layer: _StackLayer) -> str:
-    """The module whose output the stack's first activation reads: the next weights on the gradient's way, or its end."""
-    weights = [step.module for step in way.steps if step.cause is Cause.WEIGHTS]
-    return [*weights, way.module][weights.index(layer.module) + 1]
-
-
-def _expected_decades(recording: Recording, layers: Sequence[_StackLayer], first: str) -> float | None:
+def _expected_decades(recording: Recording, layers: Sequence[StackLayer], named: float) -> float | None:
     """log10 of what theory expects of the whole stack; None where it expects nothing finite.
 
     The variances of the pre-activations are those that were measured: how far they stray from the variance map at finite
-    width is the forward pass' affair.
+    width is the forward pass' affair. A layer whose weights are not of the named initialisation is expected to have them: so it
+    stands out. The last one is not, the head, which often has another.
     """
     if layers[0].normalisation:
         with_norm = chi_with_layer_norm if layers[0].normalisation == "LayerNorm" else chi_with_batch_norm
         return 0.5 * len(layers) * math.log10(with_norm(layers[0].activation))
-    forward = layers[::-1]
-    before = [first, *(layer.module for layer in forward)]  # the weights of a layer stand behind its activation
     logs = []
-    for module, layer in zip(before, forward, strict=False):
-        variance = _variance(recording, module)
-        found = math.nan if variance is None else chi(layer.activation, layer.initialisation, variance)
+    for position, layer in enumerate(layers):
+        weights = layer.weights.initialisation
+        if position and not math.isnan(named) and not is_same_variance(weights.weight_variance, named):
+            weights = Initialisation(named)
+        variance = output_variance(recording, layer.before)
+        found = math.nan if variance is None else chi(layer.activation, weights, variance)
         if not 0.0 < found < math.inf:
             return None
         logs.append(0.5 * math.log10(found))
     return math.fsum(logs)
 
 
-def _variance(recording: Recording, module: str) -> float | None:
-    """Mean square of what a module returned: pre-activations."""
-    outputs = [signal.stats for signal in recording.select(SignalKind.ACTIVATION, module=module)]
-    merged = merged_stats(outputs)
-    return None if merged is None or not merged.finite_count else merged.rms**2
+def _of_blocks(blocks: Sequence[Block]) -> ExpectedRate | None:
+    initialisation = block_initialisation(blocks)
+    found = [expected_of_block(block, initialisation, deviations=_DEVIATIONS) for block in blocks]
+    expected = [block for block in found if block is not None]
+    if len(expected) < len(blocks):
+        return None
+    count = len(blocks)
+    # Halves: of the norm, not of its square.
+    middle = 0.5 * math.fsum(block.mean for block in expected) / count
+    spread = 0.5 * _DEVIATIONS * math.sqrt(math.fsum(block.variance for block in expected)) / count
+    slack = math.log(_SLACK) * math.fsum(block.share for block in expected) / count + _ROUNDING
+    names = dict.fromkeys(each.activation.name for block in blocks for each in block.activations)
+    return ExpectedRate(
+        activation=" and ".join(names),
+        normalisation=blocks[0].normalisation,
+        num_layers=count,
+        weight_variance=initialisation.weight_variance,
+        initialisation=initialisation.name,
+        measured_factor=10 ** (math.fsum(block.decades for block in blocks) / count),
+        expected_factor=math.exp(0.5 * math.fsum(block.limit for block in expected) / count),
+        low=math.exp(middle - spread - slack - 0.5 * math.fsum(block.below for block in expected) / count),
+        high=math.exp(middle + spread + slack + 0.5 * math.fsum(block.above for block in expected) / count),
+        branch_scale=statistics.median(block.scale for block in blocks),
+    )

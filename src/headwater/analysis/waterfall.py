@@ -29,6 +29,7 @@ class WaterfallStep:
         line: of the user's code, where lines were recorded.
         branch_share: of a block with a shortcut, norm(what came through the branch) / norm(what arrives at the block).
         shortcut_share: the same of what came through the shortcut.
+        operations: indices of the recording's operations between the two places, in execution order; none without operations.
     """
 
     cause: Cause
@@ -38,6 +39,7 @@ class WaterfallStep:
     line: SourceLine | None = None
     branch_share: float | None = None
     shortcut_share: float | None = None
+    operations: tuple[int, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,6 +186,7 @@ def _of_model(
         line=lines[0] if lines else None,
         branch_share=branch_share,
         shortcut_share=shortcut_share,
+        operations=tuple(operation.index for operation in operations),
     )
 
 

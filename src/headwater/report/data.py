@@ -79,7 +79,7 @@ def _waterfall(fall: Waterfall) -> dict[str, Any]:
         "gain_decades": fall.gain_decades,
         "reason": fall.reason,
         "parts": [asdict(part) for part in fall.parts],
-        "steps": [asdict(step) for step in fall.steps],
+        "steps": [{k: v for k, v in asdict(step).items() if k != "operations"} for step in fall.steps],
     }
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from enum import Enum
 
 from headwater.analysis.dataflow import Dataflow
 from headwater.analysis.gain import cotangent, decades, norm_ratio
 from headwater.analysis.zero_origins import ZeroOrigin
 from headwater.recording import Call, Recording, Signal, SignalKind, TensorStats
+from headwater.rules.hw103_look_ahead import Cause, Kind, LookAhead
 
 SOFTMAX = ("Softmax", "LogSoftmax", "Softmin")
 _PLATEAUS = ("Sigmoid", "LogSigmoid", "Tanh", "Hardtanh", "Hardsigmoid", "Softsign", *SOFTMAX)
@@ -18,24 +18,6 @@ _RECTIFIERS = ("ReLU", "ReLU6", "Threshold")
 # The smallest number above zero, relative to a gradient near one at the output, is 1e-45 (1e-7 in float16).
 _UNDERFLOW_DECADES = {"float16": -5.0}
 _USUAL_UNDERFLOW_DECADES = -30.0
-
-
-class Kind(Enum):
-    """What a zero gradient means for training."""
-
-    FAULT = "it stays zero"
-    HEALS = "it is gone after one optimiser step"
-    DESIGN = "it is meant"
-    DROPPED = "it is meant for this pass, where the gradient has another way"
-
-
-@dataclass(frozen=True, slots=True)
-class Cause:
-    """Why the gradient is zero, and what to do about it."""
-
-    kind: Kind
-    text: str
-    remedies: tuple[str, ...]
 
 
 class Explainer:
@@ -51,13 +33,14 @@ class Explainer:
             name: weight for module, weight in self.zero_weights.items() for name in _self_and_ancestors(module)
         }
         self._zero_children: dict[int, list[Call]] = {}
+        self._ahead = LookAhead(recording, flow)
         self._smallest_gain = min(self._gains(), default=0.0)
 
     def cause(self, origin: ZeroOrigin) -> Cause:
         """The first explanation that the recording bears out."""
         call = self._recording.calls[origin.depth]
         found = self._between(call) if origin.is_after else self._at(call)
-        return next((cause for cause in found if cause is not None), _UNKNOWN)
+        return self._ahead.with_outcome(next((cause for cause in found if cause is not None), _UNKNOWN), origin)
 
     def _at(self, call: Call) -> Iterator[Cause | None]:
         output = self._output(call.depth)
@@ -97,6 +80,10 @@ class Explainer:
             Kind.FAULT,
             f"It is multiplied by the output of '{name}' beside it, which is all zeros.",
             ("Look at why that gate is closed for the whole batch.",),
+            if_tried=(
+                f"It is multiplied by the output of '{name}' beside it, which is all zeros",
+                ("Leave it if it is meant.",),
+            ),
         )
 
     def _gates(self, parent: int) -> list[Call]:
@@ -178,16 +165,15 @@ def _from_weight(weight: ZeroWeight | None, of_module: str = "") -> Cause | None
     if weight is None:
         return None
     text = f"The parameter '{weight.item}'{of_module} is all zeros"
+    leave = (
+        "Leave it if it is meant (ReZero, zero-gamma, LoRA); otherwise initialise it: nn.init.xavier_normal_(weight).",
+    )
     if not weight.heals:
         initialise = "Initialise it, and let it require a gradient: nn.init.xavier_normal_(weight)."
-        return Cause(Kind.FAULT, f"{text}, and gets no gradient itself, so it stays so.", (initialise,))
-    return Cause(
-        Kind.HEALS,
-        f"{text}, but gets a gradient itself: after one step it is zero no more, and the gradient passes.",
-        (
-            "Leave it if it is meant (ReZero, zero-gamma, LoRA); otherwise initialise it: nn.init.xavier_normal_(weight).",
-        ),
-    )
+        alone = f"{text}, and gets no gradient itself, so it stays so."
+        return Cause(Kind.FAULT, alone, (initialise,), if_tried=(f"{text}, and gets no gradient itself", leave))
+    alone = f"{text}, but gets a gradient itself: after one step it is zero no more, and the gradient passes."
+    return Cause(Kind.HEALS, alone, leave, if_tried=(f"{text}, but gets a gradient itself", leave))
 
 
 def _is_constant_softmax(output: Signal) -> bool:

@@ -16,7 +16,8 @@ from headwater.analysis.zero_origins import ZeroOrigin, zero_origins
 from headwater.findings import Finding, NotApplicable, Severity, Verdict
 from headwater.recording import Call, Recording, SignalKind
 from headwater.recording.recording import KINDS
-from headwater.rules.hw103_causes import Cause, Explainer, Kind
+from headwater.rules.hw103_causes import Explainer
+from headwater.rules.hw103_look_ahead import Cause, Kind
 from headwater.rules.wording import distinct, named
 
 _GRADIENTS = (SignalKind.ACTIVATION_GRADIENT, SignalKind.INPUT_GRADIENT)
@@ -26,10 +27,11 @@ _GRADIENTS = (SignalKind.ACTIVATION_GRADIENT, SignalKind.INPUT_GRADIENT)
 class ZeroGradient:
     """HW103: an exactly zero activation gradient although the loss has a slope at the output.
 
-    Where a parameter that is all zero causes it and gets a gradient itself, the zero is gone after one step. Inside a
-    branch (ReZero, zero-gamma, LoRA's B, adaLN-Zero), in the last layer of a network with such branches (Fixup) and
-    behind layers that are frozen anyway that is a design, and only worth knowing; where all of a plain network waits for
-    that step, it is a warning. No threshold: zero is zero.
+    Where a parameter that is all zero causes it and a step or two of training, tried on this batch, end it, it is only worth
+    knowing. Where that was not tried and the parameter gets a gradient itself, the zero should be gone after one step: inside
+    a branch (ReZero, zero-gamma, LoRA's B, adaLN-Zero), in the last layer of a network with such branches (Fixup) and
+    behind layers that are frozen anyway that is a design; where all of a plain network waits for that step, it is a
+    warning. No threshold: zero is zero.
     """
 
     code: ClassVar[str] = "HW103"
@@ -54,7 +56,7 @@ class ZeroGradient:
             if recording.calls[origin.depth].module in learn_from_other_steps:
                 continue
             cause = explainer.cause(origin)
-            around = ways.lead_around(origin, heals=cause.kind is Kind.HEALS)
+            around = ways.lead_around(origin, heals=cause.kind in (Kind.HEALS, Kind.HEALED))
             is_design = around or ways.blocks_nothing(origin.depth, len(explainer.zero_weights))
             key = (_severity(cause.kind, is_design=is_design), cause, around, origin.is_after)
             groups.setdefault(key, []).append(recording.calls[origin.depth])
@@ -126,7 +128,7 @@ def _modules_with_other_steps(recording: Recording) -> set[str]:
 
 
 def _severity(kind: Kind, *, is_design: bool) -> Severity:
-    if kind is Kind.DESIGN or (is_design and kind is not Kind.FAULT):
+    if kind in (Kind.DESIGN, Kind.HEALED) or (is_design and kind is not Kind.FAULT):
         return Severity.INFO
     return Severity.WARNING if kind is Kind.HEALS else Severity.ERROR
 

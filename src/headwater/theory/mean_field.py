@@ -214,13 +214,16 @@ def chi_with_batch_norm(activation: Activation, batch: float = math.inf) -> floa
     return round(of_batch * chi(activation, unit, 1.0) / spread, 12)
 
 
-def chi_with_shortcut(branch_chi: float, scale: float = 1.0) -> float:
+def chi_with_shortcut(branch_chi: float, scale: float = 1.0, cosine: float = 0.0) -> float:
     """Chi of x + scale * branch(x): 1 + scale² chi of the branch (Yang & Schoenholz 2017, arXiv 1712.08969).
 
-    >>> chi_with_shortcut(1.0), chi_with_shortcut(1.0, scale=0.5)
-    (2.0, 1.25)
+    Plus 2 cosine scale sqrt(chi), where the gradients through branch and shortcut have an angle: none in the limit of wide
+    layers, but see `headwater.theory.alignment`.
+
+    >>> chi_with_shortcut(1.0), chi_with_shortcut(1.0, scale=0.5), chi_with_shortcut(1.0, cosine=0.25)
+    (2.0, 1.25, 2.5)
     """
-    return 1.0 + scale * scale * branch_chi
+    return 1.0 + scale * scale * branch_chi + 2.0 * cosine * abs(scale) * math.sqrt(branch_chi)
 
 
 def shortcut_growth(num_blocks: int, scale: float = 1.0, branch_gain: float = 1.0) -> float:

@@ -1,0 +1,97 @@
+"""What a look one or two steps ahead says about a zero gradient: whether it is gone then."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from enum import Enum
+
+from headwater.analysis.dataflow import Dataflow
+from headwater.analysis.zero_origins import ZeroOrigin
+from headwater.recording import Recording, SignalKind
+
+_STEPS_TO_GRADIENT = "num_steps_to_gradient"  # see headwater.capture.look_ahead
+
+
+class Kind(Enum):
+    """What a zero gradient means for training."""
+
+    FAULT = "it stays zero"
+    HEALS = "it should be gone after one optimiser step"
+    HEALED = "it was gone after a step or two that were tried"
+    DESIGN = "it is meant"
+    DROPPED = "it is meant for this pass, where the gradient has another way"
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """Why the gradient is zero, and what to do about it.
+
+    Args:
+        kind: what it means.
+        text: as far as one pass tells.
+        remedies: the most effective first.
+        if_tried: of a cause that steps may end, a clause to which their outcome is added, and the remedies if they end it.
+    """
+
+    kind: Kind
+    text: str
+    remedies: tuple[str, ...]
+    if_tried: tuple[str, tuple[str, ...]] | None = None
+
+
+class LookAhead:
+    """Says of the places of one recording what became of the parameters behind them in the steps that were tried."""
+
+    def __init__(self, recording: Recording, flow: Dataflow) -> None:
+        self._recording = recording
+        self._flow = flow
+        self._steps: dict[str, list[float]] = {}
+        for series in recording.series(_STEPS_TO_GRADIENT):
+            for module in _self_and_ancestors(series.module):
+                self._steps.setdefault(module, []).append(float(series.values[0]))
+
+    def with_outcome(self, cause: Cause, origin: ZeroOrigin) -> Cause:
+        """The cause, with what the steps have shown; as it is where they show nothing or it is a matter of this pass."""
+        steps = self._steps_behind(origin) if cause.kind in (Kind.FAULT, Kind.HEALS) else []
+        if not steps:
+            return cause
+        most = max(steps)
+        if math.isfinite(most) and cause.if_tried is not None:
+            when = "one step" if most == 1.0 else "two steps"
+            clause, remedies = cause.if_tried
+            text = f"{clause}: every gradient that it makes zero becomes non-zero after {when} of training (tried on this batch)."
+            return Cause(Kind.HEALED, text, remedies)
+        if min(steps) < math.inf:  # some do: what stays is another cause's
+            return cause
+        if cause.kind is Kind.HEALS and cause.if_tried is not None:
+            text = f"{cause.if_tried[0]}; two steps of training (tried on this batch) do not bring back the gradient before it."
+            return replace(cause, text=text)
+        return replace(cause, text=f"{cause.text} Two steps of training, tried on this batch, do not change it.")
+
+    def _steps_behind(self, origin: ZeroOrigin) -> list[float]:
+        """Of the parameters that get no gradient because of a place: those of the calls whose output leads there."""
+        unseen = [origin.depth] if origin.is_after else self._producers(origin.depth)
+        seen: set[int] = set()
+        found: dict[str, list[float]] = {}
+        while unseen:
+            depth = unseen.pop()
+            gradient = self._recording.signal(SignalKind.ACTIVATION_GRADIENT, depth)
+            if depth in seen or gradient is None or not gradient.is_zero:
+                continue
+            seen.add(depth)
+            module = self._recording.calls[depth].module
+            found[module] = self._steps.get(module, [])
+            unseen += self._producers(depth)
+        return [number for numbers in found.values() for number in numbers]
+
+    def _producers(self, depth: int) -> list[int]:
+        return [made for tensor in self._flow.inputs[depth] for made in self._flow.producers.get(tensor, ())]
+
+
+def _self_and_ancestors(module: str) -> Iterator[str]:
+    yield module
+    while module:
+        module = module.rpartition(".")[0]
+        yield module
