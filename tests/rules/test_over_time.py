@@ -162,6 +162,40 @@ def test_a_convolutional_lstm_is_judged_as_a_gated_cell():
     assert finding.remedies[0].startswith("Start with gates that keep")
 
 
+@pytest.mark.parametrize("make", [lambda: Loop(OwnCell()), lambda: FromTokens(NoCell())], ids=["own", "no cell"])
+def test_a_decay_that_ends_in_zero_by_rounding_is_one_finding(make):
+    assert [f.code for f in _made(make, 250).findings if f.code.startswith("HW10")] == ["HW101"]
+
+
+def test_recurrent_weights_that_start_at_zero_are_a_zero_and_no_decay():
+    def make():
+        cell = nn.RNNCell(FEATURES, HIDDEN)
+        nn.init.zeros_(cell.weight_hh)
+        return Loop(cell)
+
+    assert [f.code for f in _made(make, 20).findings] == ["HW103"]
+
+
+def test_steps_after_what_the_loss_reads_are_no_zero():
+    class Masked(nn.Module):
+        """Sequences that have all ended before the last step keep their state."""
+
+        def __init__(self):
+            super().__init__()
+            self.cell, self.head = nn.GRUCell(FEATURES, HIDDEN), nn.Linear(HIDDEN, 3)
+
+        def forward(self, x):
+            lengths, state = torch.tensor([5, 8, 10, 12] * 4), x.new_zeros(len(x), HIDDEN)
+            for number, step in enumerate(x.unbind(1)):
+                runs = (number < lengths).to(x.dtype)[:, None]
+                state = runs * self.cell(step, state) + (1.0 - runs) * state
+            return self.head(state)
+
+    diagnosis = _made(Masked, 20)
+    assert alarms(list(diagnosis.findings)) == []
+    assert len(diagnosis.time_steps[0].norms) == 12
+
+
 def test_tied_depth_that_vanishes_is_named_by_depth():
     torch.manual_seed(0)
     (finding,) = (f for f in _judged(TiedDepth(40), torch.randn(16, HIDDEN)).findings if f.code == "HW101")

@@ -57,7 +57,8 @@ class ExplodingGradient:
         in_time = exploding_finding(self.code, self.name, over_time, (self.warning_decades, self.error_decades))
         explained = max((steps.grown_decades for steps in over_time), default=0.0) if in_time else 0.0
         layers = trainable_layers(recording)
-        at_calls = self._multiplying_calls(recording, {steps.module for steps in over_time})
+        growing = {steps.module for steps in over_time if steps.grown_decades >= self.warning_decades}
+        at_calls = self._multiplying_calls(recording, growing)
         reached = [layer.call.depth for layer in layers if layer.gain_decades >= self.warning_decades]
         if at_calls and any(depth < call.depth for _, call in at_calls for depth in reached[:1]):
             return [*in_time, self._at_calls(at_calls, Severity.ERROR)]
@@ -67,12 +68,12 @@ class ExplodingGradient:
             findings.append(self._over_layers(recording, layers, grown))
         return findings
 
-    def _multiplying_calls(self, recording: Recording, recurrent: set[str]) -> list[tuple[float, Call]]:
+    def _multiplying_calls(self, recording: Recording, growing_over_time: set[str]) -> list[tuple[float, Call]]:
         """The calls with their gains in decades, the largest first; what many time steps do is no single call's doing."""
         reference = cotangent(recording)
         found: list[tuple[float, Call]] = []
         for call in leaf_calls(recording):
-            if call.module in recurrent:
+            if call.module in growing_over_time:
                 continue
             gain = decades(backward_gain(recording, call.depth))
             if math.log10(self.call_gain) <= gain < math.inf and not returns_a_number(recording, call):

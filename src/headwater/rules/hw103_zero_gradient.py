@@ -21,6 +21,7 @@ from headwater.rules.hw103_look_ahead import Cause, Kind
 from headwater.rules.wording import distinct, named
 
 _GRADIENTS = (SignalKind.ACTIVATION_GRADIENT, SignalKind.INPUT_GRADIENT)
+_LOST = 2.0**-25  # half an ulp of float32: HW101's bound over time
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,9 +52,9 @@ class ZeroGradient:
         flow = dataflow(recording)
         explainer, ways = Explainer(recording, flow), _Ways(recording, flow)
         groups: dict[tuple[Severity, Cause, bool, bool], list[Call]] = {}
-        learn_from_other_steps = _modules_with_other_steps(recording)
+        fading = _calls_that_fade_over_time(recording)
         for origin in zero_origins(recording, flow):
-            if recording.calls[origin.depth].module in learn_from_other_steps:
+            if origin.depth in fading:
                 continue
             cause = explainer.cause(origin)
             around = ways.lead_around(origin, heals=cause.kind in (Kind.HEALS, Kind.HEALED))
@@ -116,15 +117,26 @@ def _has_zeros(recording: Recording) -> bool:
     return bool(np.any(is_gradient & (table["numel"] > 0) & (table["zero_count"] == table["numel"])))
 
 
-def _modules_with_other_steps(recording: Recording) -> set[str]:
-    """Modules that run once per time step and get a gradient at some of the steps: that others get none is HW101's to say."""
-    per_step = {module for loop in time_loops(recording) for module in loop.per_step}
-    reached = {
-        signal.module
-        for signal in (recording.select(SignalKind.ACTIVATION_GRADIENT) if per_step else ())
-        if not signal.stats.is_zero
-    }
-    return per_step & reached
+def _calls_that_fade_over_time(recording: Recording) -> set[int]:
+    """Depths of the calls at time steps that are out of reach: after the last one that the loss reads, or behind a long decay.
+
+    The first is by design, the second HW101's to say.
+    """
+    found: set[int] = set()
+    for loop in time_loops(recording):
+        gradients = [recording.signal(SignalKind.ACTIVATION_GRADIENT, call.depth) for call in loop.calls]
+        reached = [c.depth for c, g in zip(loop.calls, gradients, strict=True) if g is not None and not g.is_zero]
+        norms = [g.norm for g in gradients if g is not None and not g.is_zero]
+        if not reached:
+            continue
+        # A decay that has come so far ends in zero by rounding: within the earliest call that gets something, or before it.
+        begin = reached[1] if len(reached) > 1 and norms[0] < _LOST * norms[-1] else -1
+        found.update(
+            call.depth
+            for call in recording.calls
+            if call.module in loop.per_step and (call.depth < begin or call.depth > reached[-1])
+        )
+    return found
 
 
 def _severity(kind: Kind, *, is_design: bool) -> Severity:
