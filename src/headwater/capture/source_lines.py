@@ -12,15 +12,17 @@ import site
 import sys
 import sysconfig
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode, resolve_name
 
 from headwater.capture import torch_internals
+from headwater.capture.functional_activations import Finish, MeasuredActivation, is_activation, looked_at
 from headwater.capture.observations import ObservedCall
 from headwater.recording import SourceLine
 
@@ -68,22 +70,32 @@ class SourceLines(TorchFunctionMode):
 
     Args:
         running: the calls of modules that the thread is inside of, innermost last.
+        producer_of: the module that returned a tensor, where one did.
     """
 
-    def __init__(self, running: Callable[[], Sequence[ObservedCall]] = tuple) -> None:
+    def __init__(
+        self,
+        running: Callable[[], Sequence[ObservedCall]] = tuple,
+        producer_of: Callable[[Tensor], nn.Module | None] = lambda _: None,
+    ) -> None:
         super().__init__()
         self.operations: list[TracedOperation] = []
+        self.activations: dict[int, MeasuredActivation] = {}  # by the position of their operation
         self.cuts: dict[TracedCut, None] = {}
         self._running = running
+        self._producer_of = producer_of
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Calls the function, and notes it if autograd's sequence number has moved, or if it should have."""
+        finish = self._look_at(func, args, kwargs or {})
         first = torch_internals.next_sequence_number()
         result = func(*args, **(kwargs or {}))
         end = torch_internals.next_sequence_number()
         if end != first:
             file, line = calling_line(sys._getframe(1))
             self.operations.append(TracedOperation(first, end, func, file, line))
+            if finish is not None:
+                self._note_activation(finish, result)
         elif isinstance(result, Tensor) and len(self.cuts) < _MOST_CUTS:
             with torch_internals.without_function_modes():
                 is_cut = _is_cut(func, result, args)
@@ -92,6 +104,22 @@ class SourceLines(TorchFunctionMode):
                 cut = TracedCut(running[-1] if running else None, func, *calling_line(sys._getframe(1)))
                 self.cuts[cut] = None
         return result
+
+    def _look_at(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Finish | None:
+        if not is_activation(func):
+            return None
+        running = self._running()
+        with suppress(
+            Exception
+        ):  # of a tensor of the user's own kind: the pass goes on, and nothing is known of this call
+            return looked_at(func, args, kwargs, running[-1].module, self._producer_of) if running else None
+        return None
+
+    def _note_activation(self, finish: Finish, result: Any) -> None:
+        with suppress(Exception):
+            measured = finish(result)
+            if measured is not None:
+                self.activations[len(self.operations) - 1] = measured
 
 
 def _is_cut(function: Callable[..., Any], result: Tensor, args: Sequence[Any]) -> bool:
@@ -130,6 +158,21 @@ def calling_line(frame: FrameType | None) -> tuple[str, int]:
         is_outside = is_outside or owner == "headwater"
         frame = frame.f_back
     return in_library if in_library[0] else outside
+
+
+_CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict)
+
+
+def is_from_a_library(kind: type[nn.Module]) -> bool:
+    """Whether a module's forward was written by a library, torch too, not by the user; containers have none of their own.
+
+    >>> is_from_a_library(nn.MultiheadAttention), is_from_a_library(nn.Sequential)
+    (True, False)
+    """
+    if kind in _CONTAINERS:
+        return False
+    file = getattr(sys.modules.get(kind.__module__), "__file__", None)
+    return file is not None and _owner(file) in ("torch", "library")
 
 
 def source_line(file: str, line: int) -> SourceLine:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
+from functools import cached_property
 
 from headwater.analysis.dataflow import Dataflow
 from headwater.analysis.gain import cotangent, decades, norm_ratio
@@ -18,6 +19,7 @@ _RECTIFIERS = ("ReLU", "ReLU6", "Threshold")
 # The smallest number above zero, relative to a gradient near one at the output, is 1e-45 (1e-7 in float16).
 _UNDERFLOW_DECADES = {"float16": -5.0}
 _USUAL_UNDERFLOW_DECADES = -30.0
+SMALLEST_NUMBER = {"float16": "2**-24", "bfloat16": "2**-133", "float32": "2**-149", "float64": "2**-1074"}
 
 
 class Kind(Enum):
@@ -67,6 +69,7 @@ class Explainer:
         yield _ALL_OFF if call.module_type in _RECTIFIERS else None
         yield self._plateau(call)
         yield _ONE_ELEMENT if "Norm" in call.module_type and output and output.stats.is_zero else None
+        yield self._second_derivative(call)
         gain = decades(norm_ratio(self._gradient(call.depth), self._reference))
         yield self._underflow(gain, "" if output is None else output.dtype)
 
@@ -82,7 +85,39 @@ class Explainer:
             returned = self._output(call.parent) if call.parent >= 0 else None
             yield _ONE_UNIT if returned and returned.shape == output.shape and _is_constant_softmax(returned) else None
             yield _ALL_OFF if _is_never_positive(output.stats) else None
+            yield self._second_derivative(call)
+            yield _DROPPED_BLOCK if self._others_of_a_stack_pass(call) else None
             yield self._underflow(self._smallest_gain, output.dtype)
+
+    def _second_derivative(self, call: Call) -> Cause | None:
+        """Where the model differentiates itself, its piecewise linear functions pass nothing the second time."""
+        if not self._recording.series("differentiates_itself"):
+            return None
+        around = f"{call.module}." if call.module else ""
+        gradients = (s for s in self._recording.select(SignalKind.WEIGHT_GRADIENT) if f"{s.module}.".startswith(around))
+        return _SECOND_DERIVATIVE if any(not signal.stats.is_zero for signal in gradients) else None
+
+    def _others_of_a_stack_pass(self, call: Call) -> bool:
+        """Whether a block of the same list gets some at the same place: code that drops blocks at random treats them alike."""
+        parts = call.module.split(".")
+        for i, part in enumerate(parts):
+            if part.isdigit():
+                before, after = parts[:i], parts[i + 1 :]
+                others = (c for c in self._by_shape.get((*before, "*", *after), ()) if c.module != call.module)
+                if any(other.module_type == call.module_type and self._gets_some(other.depth) for other in others):
+                    return True
+        return False
+
+    @cached_property
+    def _by_shape(self) -> dict[tuple[str, ...], list[Call]]:
+        """Calls by their path with one number left out."""
+        found: dict[tuple[str, ...], list[Call]] = {}
+        for call in self._recording.calls:
+            parts = call.module.split(".")
+            for i, part in enumerate(parts):
+                if part.isdigit():
+                    found.setdefault((*parts[:i], "*", *parts[i + 1 :]), []).append(call)
+        return found
 
     def _plateau(self, call: Call) -> Cause | None:
         if call.module_type not in _PLATEAUS:
@@ -130,7 +165,7 @@ class Explainer:
 
     def _underflow(self, gain_decades: float, dtype: str) -> Cause | None:
         bound = _UNDERFLOW_DECADES.get(dtype, _USUAL_UNDERFLOW_DECADES)
-        return _UNDERFLOW if gain_decades <= bound else None
+        return _underflow_of(dtype) if gain_decades <= bound else None
 
     def _gains(self) -> Iterator[float]:
         for signal in self._recording.select(SignalKind.ACTIVATION_GRADIENT):
@@ -190,6 +225,15 @@ def _from_weight(weight: ZeroWeight | None, of_module: str = "") -> Cause | None
     )
 
 
+def _underflow_of(dtype: str) -> Cause:
+    smallest = f" of {dtype}, {SMALLEST_NUMBER[dtype]}" if dtype in SMALLEST_NUMBER else " of its dtype"
+    return Cause(
+        Kind.FAULT,
+        f"The gradient has become smaller than the smallest number{smallest}, and is rounded to zero.",
+        ("Repair the vanishing gradient behind it first (HW101).",),
+    )
+
+
 def _is_constant_softmax(output: Signal) -> bool:
     """Ones only, or their logarithms."""
     stats = output.stats
@@ -236,6 +280,17 @@ _DROPPED = Cause(
     "It was dropped at random in this pass.",
     ("Nothing, if that is meant: other passes train it.",),
 )
+_DROPPED_BLOCK = Cause(
+    Kind.DROPPED,
+    "It is multiplied by zero in this pass, and other blocks of its list are not: dropped at random (stochastic depth), or masked.",
+    ("Nothing, if that is meant: other passes train it.",),
+)
+_SECOND_DERIVATIVE = Cause(
+    Kind.DESIGN,
+    "The model differentiates itself (a gradient penalty), and what is linear piece by piece has no second derivative; its weights "
+    "get a gradient all the same.",
+    ("Nothing, if that is meant. A loss of second derivatives needs a smooth activation: tanh, SiLU, sine.",),
+)
 _LOSS_IGNORES = Cause(
     Kind.DESIGN,
     "It is an output of the model, and the loss has no slope there (it is multiplied by zero, or masked).",
@@ -251,11 +306,6 @@ _ANOTHER_RUN = Cause(
     Kind.DESIGN,
     "What it returned in this run is masked or cut away (an embedding of padding); other runs of it get a gradient.",
     ("Nothing, if that is meant.",),
-)
-_UNDERFLOW = Cause(
-    Kind.FAULT,
-    "The gradient has become smaller than the smallest number of its dtype.",
-    ("Repair the vanishing gradient behind it first (HW101).",),
 )
 _UNKNOWN = Cause(
     Kind.FAULT,
