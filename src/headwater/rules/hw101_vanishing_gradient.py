@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from headwater.analysis import lines_of_modules
+from headwater.analysis import lines_of_modules, waterfall
 from headwater.analysis.gain import backward_gain, cotangent, decades
 from headwater.analysis.gradient_path import (
     Layer,
@@ -18,6 +19,7 @@ from headwater.analysis.gradient_path import (
     returns_a_number,
     trainable_layers,
 )
+from headwater.analysis.scaled_starts import averaging_decades, small_head_decades
 from headwater.findings import Finding, NotApplicable, Severity, Verdict
 from headwater.recording import Call, Recording, SourceLine
 from headwater.rules.way_of_the_gradient import Change, cause_in_words, change_on_the_way, lines_of_part, remedies_for
@@ -30,8 +32,9 @@ class VanishingGradient:
 
     Judged is the activation gradient relative to the gradient at the output, never the weight gradient: forward and
     backward decay can cancel in dL/dW and leave a flat profile in a network that does not learn. Neither the scale of the
-    loss nor the width of a layer enters. What average pooling divides by is added back, and a layer inside a block counts
-    as reached where the block's input is: a branch that is scaled down (LayerScale) is a design.
+    loss nor the width of a layer enters. What average pooling divides by is added back, and so is what an output layer that starts
+    small costs beyond the default; a layer inside a block counts as reached where the block's input is: a branch that is
+    scaled down (LayerScale) is a design.
 
     Args:
         info_decades: lost on the way; worth knowing: a factor of 100.
@@ -63,10 +66,18 @@ class VanishingGradient:
         reach = median_decades(layer.reach_decades for layer in headwaters(layers))
         if not math.isfinite(reach):  # exactly zero is HW103's
             return []
-        pooling = pooling_decades(recording)
-        lost = pooling - reach
-        severity = self._severity(lost)
-        return [] if severity is None else [self._finding(recording, layers, lost, pooling, severity)]
+        lost = pooling_decades(recording) - reach
+        if self._severity(lost) is None:
+            return []
+        way = waterfall(recording)
+        averaging, head = averaging_decades(way), small_head_decades(way)
+        severity = self._severity(lost + averaging + head)
+        given_back = {"pooling_decades": -(reach + lost) - averaging, "small_head_decades": -head}
+        return (
+            []
+            if severity is None
+            else [self._finding(recording, layers, lost + averaging + head, given_back, severity)]
+        )
 
     def _severity(self, lost_decades: float) -> Severity | None:
         if lost_decades >= self.error_decades:
@@ -76,7 +87,12 @@ class VanishingGradient:
         return Severity.INFO if lost_decades >= self.info_decades else None
 
     def _finding(
-        self, recording: Recording, layers: list[Layer], lost: float, pooling: float, severity: Severity
+        self,
+        recording: Recording,
+        layers: list[Layer],
+        lost: float,
+        given_back: Mapping[str, float],
+        severity: Severity,
     ) -> Finding:
         first = headwaters(layers)[0]
         rate = rate_decades_per_layer(layers)
@@ -84,7 +100,7 @@ class VanishingGradient:
         steep = self._steep_calls(recording, lost, after=first.call.depth)
         evidence: dict[str, float | int | str] = {
             "lost_decades": lost,
-            "pooling_decades": -pooling,
+            **given_back,
             "rate_decades_per_layer": rate,
             "factor_per_layer": 10**rate,
             "num_layers": len(layers),
