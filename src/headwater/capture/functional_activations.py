@@ -103,7 +103,7 @@ def looked_at(
 
 
 def _plain_name(function: Callable[..., Any]) -> str:
-    return str(getattr(function, "__name__", "")).strip("_")
+    return str(getattr(function, "__name__", "")).strip("_").removeprefix("special_")
 
 
 def _can_be_read(tensor: Tensor) -> bool:

@@ -171,7 +171,7 @@ class _Cuts:
             block = ".".join(parts[: i + 1])
             if not part.isdigit() or block not in self._around_trained or self._types.get(block) is None:
                 continue
-            like = [name for name in self._like(block) if name in self._first_call]
+            like = [name for name in self._like(block) if name in self._around_trained]
             others = {".".join((name, *parts[i + 1 :])) for name in like if name != block}
             is_last = all(int(name.rpartition(".")[2]) <= int(part) for name in like)
             if others and is_last and others <= self._trained_names:
