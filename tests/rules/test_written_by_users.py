@@ -84,7 +84,38 @@ def test_a_small_layer_inside_is_still_a_vanishing_gradient():
     layers = [nn.Linear(32, 32) for _ in range(3)]
     nn.init.normal_(layers[1].weight, std=1e-5)
     model = nn.Sequential(layers[0], nn.Tanh(), layers[1], nn.Tanh(), layers[2])
-    assert worst(VanishingGradient(), model, randn(64, 32)) >= Severity.WARNING
+    assert worst(VanishingGradient(), model, randn(64, 32)) in (Severity.WARNING, Severity.ERROR)
+
+
+@pytest.mark.parametrize("length", [6, 96])
+def test_an_encoder_behind_a_cross_attention_is_reached_however_long_its_input(length):
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    sizes = {"encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 2, "decoder_attention_heads": 2}
+    config = transformers.BartConfig(
+        vocab_size=64, d_model=16, encoder_ffn_dim=32, decoder_ffn_dim=32, max_position_embeddings=128, **sizes
+    )
+    inputs = {"input_ids": torch.randint(3, 64, (2, length)), "labels": torch.randint(3, 64, (2, 8))}
+    # Made for width 1024: at width 16 the weights of the branch start ten times smaller than their width asks for.
+    assert worst(VanishingGradient(), transformers.BartForConditionalGeneration(config), inputs) in (
+        None,
+        Severity.INFO,
+    )
+
+
+def test_a_stack_of_attention_without_shortcuts_is_still_a_vanishing_gradient():
+    torch.manual_seed(0)
+
+    class Pure(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.attention = nn.MultiheadAttention(16, 2, batch_first=True)
+
+        def forward(self, x):
+            return self.attention(x, x, x, need_weights=False)[0]
+
+    model = nn.Sequential(*(Pure() for _ in range(10)), nn.Linear(16, 2))
+    assert worst(VanishingGradient(), model, randn(2, 12, 16)) in (Severity.WARNING, Severity.ERROR)
 
 
 # --- HW103 ----------------------------------------------------------------------------------------------------------
@@ -218,6 +249,7 @@ def every_exit(blocks, x):
 
 
 def only_the_last_block(blocks, x):
+    y = x
     for block in blocks:
         y = block["out"](torch.tanh(block["on"](x)))  # should be x = ...
     return y
@@ -240,6 +272,23 @@ def bert(**options):
         hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, vocab_size=20
     )
     return transformers.BertModel(config, **options)
+
+
+class ThroughPython(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.encoder, self.decoder = nn.Linear(8, 8), nn.Linear(8, 2)
+
+    def forward(self, x):
+        x = torch.tanh(self.encoder(x))
+        x = torch.tensor(x.tolist())  # the cut
+        return self.decoder(x)
+
+
+def test_a_way_through_python_lists_is_a_cut_with_its_line():
+    finding = the_finding(observe(Problem(ThroughPython(), randn(4, 8))), UnreachedParameter())
+    assert finding.severity is Severity.ERROR
+    assert [line.code for line in finding.lines] == ["x = torch.tensor(x.tolist())  # the cut"]
 
 
 class OnABackbone(nn.Module):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 from headwater.analysis.causes import Cause
 from headwater.analysis.waterfall import Waterfall
+from headwater.recording import Recording, SignalKind
 
 # Functions that average over positions. What modules do that have no parameters is counted by `pooling_decades`.
 _AVERAGES = ("mean", "avg_pool1d", "avg_pool2d", "avg_pool3d")
@@ -29,6 +31,26 @@ def averaging_decades(way: Waterfall) -> float:
         for step in way.steps
         if step.cause is not Cause.LOSS and step.operation.rpartition(".")[2] in names and math.isfinite(step.decades)
     )
+
+
+def attention_decades(recording: Recording, way: Waterfall) -> float:
+    """What an attention costs because it averages over positions, where it is the only way: at most zero.
+
+    Attention starts as the mean of S values and divides the gradient's norm by sqrt(S), which the weights behind it, shared by S
+    positions, get back, as with pooling: so it is between a decoder and its encoder. Never more than the step lost, and counted
+    once: what was averaged is not made smaller by the next average.
+
+    >>> from headwater.recording import RecordingBuilder
+    >>> attention_decades(RecordingBuilder().build(), Waterfall((), ""))
+    0.0
+    """
+    given_back = [0.0]
+    for step, behind in pairwise(way.steps):
+        if step.cause is Cause.ATTENTION and math.isfinite(step.decades):
+            made = recording.select(SignalKind.ACTIVATION, module=behind.module)
+            positions = made[0].shape[-2] if made and len(made[0].shape) == 3 else 1
+            given_back.append(max(step.decades, -0.5 * math.log10(max(positions, 1))))
+    return min(given_back)
 
 
 def small_head_decades(way: Waterfall) -> float:

@@ -96,7 +96,7 @@ class SourceLines(TorchFunctionMode):
             self.operations.append(TracedOperation(first, end, func, file, line))
             if finish is not None:
                 self._note_activation(finish, result)
-        elif isinstance(result, Tensor) and len(self.cuts) < _MOST_CUTS:
+        elif len(self.cuts) < _MOST_CUTS and (isinstance(result, Tensor) or _leaves_torch(func)):
             with torch_internals.without_function_modes():
                 is_cut = _is_cut(func, result, args)
             if is_cut:
@@ -122,12 +122,16 @@ class SourceLines(TorchFunctionMode):
                 self.activations[len(self.operations) - 1] = measured
 
 
-def _is_cut(function: Callable[..., Any], result: Tensor, args: Sequence[Any]) -> bool:
+def _leaves_torch(function: Callable[..., Any]) -> bool:
+    return getattr(function, "__name__", "") in ("tolist", "numpy", "item", "__array__")
+
+
+def _is_cut(function: Callable[..., Any], result: Any, args: Sequence[Any]) -> bool:
     """Masks are no cuts, nor is what reads but a shape: these have no gradient, and nobody expects one."""
     name = getattr(function, "__name__", "")
+    is_without = not isinstance(result, Tensor) or (not result.requires_grad and result.dtype is not torch.bool)
     return (
-        not result.requires_grad
-        and result.dtype is not torch.bool
+        is_without
         and not name.endswith("_like")
         and not name.startswith("new_")
         and any(isinstance(argument, Tensor) and argument.requires_grad for argument in args)

@@ -19,7 +19,7 @@ from headwater.analysis.gradient_path import (
     returns_a_number,
     trainable_layers,
 )
-from headwater.analysis.scaled_starts import averaging_decades, small_head_decades
+from headwater.analysis.scaled_starts import attention_decades, averaging_decades, small_head_decades
 from headwater.findings import Finding, NotApplicable, Severity, Verdict
 from headwater.recording import Call, Recording, SourceLine
 from headwater.rules.way_of_the_gradient import Change, cause_in_words, change_on_the_way, lines_of_part, remedies_for
@@ -70,7 +70,8 @@ class VanishingGradient:
         if self._severity(lost) is None:
             return []
         way = waterfall(recording)
-        averaging, head = averaging_decades(way), small_head_decades(way)
+        averaging = averaging_decades(way) + attention_decades(recording, way)
+        head = small_head_decades(way)
         severity = self._severity(lost + averaging + head)
         given_back = {"pooling_decades": -(reach + lost) - averaging, "small_head_decades": -head}
         return (

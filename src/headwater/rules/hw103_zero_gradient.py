@@ -16,7 +16,8 @@ from headwater.analysis.zero_origins import ZeroOrigin, zero_origins
 from headwater.findings import Finding, NotApplicable, Severity, Verdict
 from headwater.recording import Recording, SignalKind
 from headwater.recording.recording import KINDS
-from headwater.rules.hw103_causes import SMALLEST_NUMBER, Cause, Explainer, Kind
+from headwater.rules.hw103_causes import SMALLEST_NUMBER, Explainer
+from headwater.rules.hw103_known_causes import Cause, Kind
 from headwater.rules.wording import distinct, named
 
 _HALF = ("float16", "bfloat16")
