@@ -178,7 +178,7 @@ BROKEN = {
     ),
     "dead without a module": (
         lambda: _judged(broken.FunctionalDeadRectifier(), SAMPLES),
-        [("HW103", ERROR, "dead")],
+        [("HW103", ERROR, "dead"), ("HW201", ERROR, "")],
     ),
     "saturated sigmoid": (
         lambda: _judged(nn.Sequential(nn.Linear(8, 8), nn.Sigmoid(), nn.Linear(8, 1)), 1e4 * SAMPLES),

@@ -42,8 +42,11 @@ def forward_origin(recording: Recording, flow: Dataflow) -> NonFiniteOrigin | No
     """
     infinity = _first_made(recording, flow, _inf_or_nan)
     nan = _first_made(recording, flow, _nan)
-    if nan is None or infinity is None or infinity.depth >= nan.depth or nan.is_between:
+    if nan is None or infinity is None or nan.is_between:
         return nan or infinity
+    # What stands before a call comes before what the call makes.
+    if (infinity.depth, not infinity.is_between) >= (nan.depth, True):
+        return nan
     call = recording.calls[nan.depth]
     source = recording.signal(SignalKind.INPUT, nan.depth)
     is_softmax = any(word in call.module_type.lower() for word in _SOFTMAX_WORDS)

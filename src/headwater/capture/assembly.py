@@ -14,6 +14,7 @@ from headwater.capture.moments import stats_from_vector
 from headwater.capture.observations import Measured, ObservedCall, ObservedTensor
 from headwater.capture.observer import PassObserver
 from headwater.capture.operation_assembly import ObservedOperations
+from headwater.capture.source_lines import is_from_a_library
 from headwater.capture.spread import SPREAD
 from headwater.capture.weights import WeightWatcher
 from headwater.recording import Combine, Context, Recording, RecordingBuilder, SignalKind, TensorStats
@@ -61,12 +62,19 @@ class _Assembly:
         depths = self._add_calls()
         self._add_weights(depths)
         if self._operations is not None:
-            self._operations.add_to(self._builder, self._depths, self._tensor_numbers, self._gradient_stats)
+            self._operations.add_to(
+                self._builder,
+                self._depths,
+                self._tensor_numbers,
+                self._gradient_stats,
+                lambda call: self._module_indices[id(call.module)],
+            )
         for (caller, kind), count in self._observer.unregistered.num_parameters(self._model).items():
             module = self._module_indices.get(caller, 0)
             self._builder.add_series(
                 "num_unregistered_parameters", [count], module=module, item=kind, combine=Combine.MAXIMUM
             )
+        self._add_facts()
         devices = sorted({str(watched.parameter.device) for watched in self._weights.parameters})
         return self._builder.build(
             replace(
@@ -77,6 +85,19 @@ class _Assembly:
                 notes=(*self._context.notes, *self._observer.notes, *self._silent_modules()),
             )
         )
+
+    def _add_facts(self) -> None:
+        """What rules ask about the model's code: whether it differentiates itself, and, where a parameter gets nothing, whose it is."""
+        if self._observer.gradients.model_differentiates:
+            self._builder.add_series("differentiates_itself", [1.0], combine=Combine.MAXIMUM)
+        if all(
+            watched.received_gradient or not watched.parameter.requires_grad for watched in self._weights.parameters
+        ):
+            return
+        for _, module in self._named_modules:
+            if is_from_a_library(type(module)):
+                index = self._module_indices[id(module)]
+                self._builder.add_series("is_from_a_library", [1.0], module=index, combine=Combine.MAXIMUM)
 
     def _add_modules(self) -> None:
         for name, module in self._named_modules:

@@ -30,6 +30,9 @@ class GradientHooks:
 
     def __init__(self, open_calls: OpenCalls, notes: Notes, *, exponents: bool) -> None:
         self.notes = notes
+        self.model_differentiates = (
+            False  # a backward pass came through while a forward was running: a gradient penalty
+        )
         self._open = open_calls
         self._exponents = exponents
         self._handles: list[RemovableHandle] = []
@@ -152,6 +155,7 @@ class GradientHooks:
 
     def _receive_whole(self, observed: ObservedTensor, gradient: Tensor) -> None:
         if self._open.running():
+            self.model_differentiates = True
             return
         measured = self._measured_on_the_way([gradient], "An activation gradient")
         if measured is not None:

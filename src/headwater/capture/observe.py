@@ -14,6 +14,7 @@ from torch.nn.parameter import UninitializedBuffer, is_lazy
 
 from headwater.capture import torch_internals
 from headwater.capture.look_ahead import look_ahead
+from headwater.capture.loose_tensors import loose_tensors, untrained
 from headwater.capture.next_step import NextStep, next_step
 from headwater.capture.optimizer_copy import parameters_of
 from headwater.capture.passes import arguments_of, called, loss_of, modules_of, other_leaves, roots_of
@@ -125,6 +126,7 @@ def _copies_of_lazy_buffers(model: nn.Module) -> dict[int, Any]:
 def _run(model: nn.Module, problem: Problem, look: _Look, scale_exponent: int) -> tuple[Recording, NextStep]:
     args, kwargs = arguments_of(problem.inputs)
     failure, loss, found, step = "", None, [], NextStep()
+    loose = loose_tensors(model)  # now: what the forward pass stores on itself is its own affair
     with (
         preserved(*modules_of(model, problem)),
         torch.inference_mode(False),
@@ -143,8 +145,13 @@ def _run(model: nn.Module, problem: Problem, look: _Look, scale_exponent: int) -
         if failure:
             recorder.note_circumstances(notes=(failure,))
         else:
-            scale_exponent = _differentiate(recorder, model, problem, output, loss, look.seed, scale_exponent)
-            found = [*torch_internals.unseen(symmetric_units)(model), *recorder.time_steps(scale_exponent)]
+            scale_exponent, leaves = _differentiate(recorder, model, problem, output, loss, look.seed, scale_exponent)
+            trained = () if problem.optimizer is None else parameters_of(problem.optimizer)
+            found = [
+                *torch_internals.unseen(symmetric_units)(model),
+                *untrained(loose, leaves, trained),
+                *recorder.time_steps(scale_exponent),
+            ]
             step = next_step(problem.optimizer, problem.model, model, step=loss is not None and not scale_exponent)
     return extended(recorder.recording, series=found), step
 
@@ -157,16 +164,17 @@ def _differentiate(
     loss: Tensor | None,
     seed: int,
     scale_exponent: int,
-) -> int:
-    """The backward pass; returns the binary exponent that its loss was really scaled by."""
+) -> tuple[int, list[Tensor]]:
+    """The backward pass: the binary exponent that its loss was really scaled by, and the leaves that are not the model's."""
     roots, cotangents, scale_exponent = roots_of(output, loss, seed, scale_exponent)
     recorder.follow_operations(roots)
-    with gradients_preserved(other_leaves(roots, model)):
+    leaves = other_leaves(roots, model)
+    with gradients_preserved(leaves):
         called("the backward pass failed", torch.autograd.backward, roots, cotangents)
     if problem.optimizer is not None:
         recorder.note_trained(parameters_of(problem.optimizer))
     _note(recorder, problem, loss, seed, scale_exponent)
-    return scale_exponent
+    return scale_exponent, leaves
 
 
 def _is_non_finite(output: Any) -> bool:

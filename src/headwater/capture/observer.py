@@ -19,7 +19,7 @@ from headwater.capture.gradient_hooks import GradientHooks
 from headwater.capture.noting import Notes, measured_sum, noting_failures
 from headwater.capture.observations import Measured, ObservedCall, ObservedInput, ObservedTensor
 from headwater.capture.open_calls import OpenCalls
-from headwater.capture.rectifiers import is_rectifier, unit_extremes
+from headwater.capture.rectifiers import has_channels_first, is_rectifier, unit_extremes
 from headwater.capture.recurrent_calls import RecurrentCalls
 from headwater.capture.source_lines import calling_line
 from headwater.capture.spread import relative_spread
@@ -83,6 +83,11 @@ class PassObserver:
     def running(self) -> Sequence[ObservedCall]:
         """The observed calls that this thread is inside of, innermost last."""
         return self._open.running()
+
+    def producer_of(self, tensor: Tensor) -> nn.Module | None:
+        """The innermost module that returned the tensor; None for what an operation of no module made."""
+        known = self._seen.get(id(tensor))
+        return known[2].producer if known is not None and known[0]() is tensor else None
 
     @property
     def a_forward_is_running(self) -> bool:
@@ -192,7 +197,7 @@ class PassObserver:
 
     def _units(self, tensor: Tensor, producer: nn.Module | None) -> tuple[Tensor, Tensor, int] | None:
         try:
-            return unit_extremes(tensor, producer)
+            return unit_extremes(tensor, channels_first=has_channels_first(tensor, producer))
         except Exception:  # noqa: BLE001 - `_observe` has measured the same tensor, and noted why it cannot be
             return None
 

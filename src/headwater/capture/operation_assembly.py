@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
+from headwater.capture.functional_activations import RECTIFIED, SQUASHED, UNIT_MAXIMUM, UNIT_MINIMUM
 from headwater.capture.observations import Measured, ObservedCall, ObservedTensor
 from headwater.capture.operation_graph import Interval, ObservedOperation, OperationGraph
 from headwater.capture.source_lines import SourceLines, operation_name, source_line
-from headwater.recording import RecordingBuilder, SourceLine, TensorStats, merged_stats
+from headwater.recording import Combine, RecordingBuilder, SourceLine, TensorStats, merged_stats
 
+_COMBINE = {
+    UNIT_MINIMUM: Combine.MINIMUM,
+    UNIT_MAXIMUM: Combine.MAXIMUM,
+    RECTIFIED: Combine.SUM,
+    SQUASHED: Combine.SUM,
+}
 StatsOf = Callable[[Measured], TensorStats]
 
 
@@ -26,6 +34,7 @@ class ObservedOperations:
     def __init__(self, graph: OperationGraph, lines: SourceLines | None, calls: Sequence[ObservedCall]) -> None:
         self.graph = graph
         traced = self._traced = None if lines is None else lines.operations
+        self._activations = {} if lines is None else lines.activations
         self._cuts = () if lines is None else tuple(lines.cuts)
         self._leaves = None if traced is not None else leaf_calls(calls)
         self._calls = [call for call in calls if call.end_sequence_number >= 0]
@@ -44,9 +53,11 @@ class ObservedOperations:
         depths: Mapping[ObservedCall, int],
         tensor_numbers: Mapping[ObservedTensor, int],
         stats_of: StatsOf,
+        module_of: Callable[[ObservedCall], int],
     ) -> None:
-        """Adds operations, edges and which operation made which tensor."""
+        """Adds operations, edges, what is known of activations, and which operation made which tensor."""
         indices: dict[ObservedOperation, int] = {}
+        same: Counter[tuple[int, str]] = Counter()
         for operation in self.graph.operations:
             call = self._call_around(operation)
             stats = merged_stats([stats_of(measured) for measured in operation.measured_at().gradients])
@@ -57,6 +68,8 @@ class ObservedOperations:
                 gradient_norm=math.nan if stats is None else stats.norm,
                 is_finite=stats is None or not stats.nonfinite_count,
             )
+            if call is not None and call in depths:
+                self._add_activation(builder, operation, same, depths[call], module_of(call))
         for operation in self.graph.operations:
             for producer in operation.producers:
                 sent = merged_stats([stats_of(measured) for measured in operation.sent.get(producer, ())])
@@ -74,6 +87,23 @@ class ObservedOperations:
             maker = by_number.get(tensor.sequence_number)
             if maker in indices:
                 builder.add_made_by(number, indices[maker])
+
+    def _add_activation(
+        self,
+        builder: RecordingBuilder,
+        operation: ObservedOperation,
+        same: Counter[tuple[int, str]],
+        depth: int,
+        module: int,
+    ) -> None:
+        """Adds what was measured of it, under its name and the how many-th of that name in its call it is."""
+        name = self._name(operation)
+        same[depth, name] += 1
+        measured = self._activations.get(operation.interval)
+        for series, values in ({} if measured is None else measured.series()).items():
+            number = same[depth, name]
+            item = name if number == 1 else f"{name} {number}"
+            builder.add_series(series, values, module=module, depth=depth, item=item, combine=_COMBINE[series])
 
     def _name(self, operation: ObservedOperation) -> str:
         if operation.interval < 0:

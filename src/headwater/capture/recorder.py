@@ -91,7 +91,7 @@ class Recorder:
     def trace_lines(self) -> SourceLines:
         """A context manager for the forward pass and the loss: inside, each operation is noted with its line of code."""
         self._observer.notes_lines = True
-        self._lines = SourceLines(self._observer.running)
+        self._lines = SourceLines(self._observer.running, self._observer.producer_of)
         return self._lines
 
     def keep_time_steps(self) -> None:

@@ -12,15 +12,17 @@ import site
 import sys
 import sysconfig
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode, resolve_name
 
 from headwater.capture import torch_internals
+from headwater.capture.functional_activations import Finish, MeasuredActivation, is_activation, looked_at
 from headwater.capture.observations import ObservedCall
 from headwater.recording import SourceLine
 
@@ -68,23 +70,33 @@ class SourceLines(TorchFunctionMode):
 
     Args:
         running: the calls of modules that the thread is inside of, innermost last.
+        producer_of: the module that returned a tensor, where one did.
     """
 
-    def __init__(self, running: Callable[[], Sequence[ObservedCall]] = tuple) -> None:
+    def __init__(
+        self,
+        running: Callable[[], Sequence[ObservedCall]] = tuple,
+        producer_of: Callable[[Tensor], nn.Module | None] = lambda _: None,
+    ) -> None:
         super().__init__()
         self.operations: list[TracedOperation] = []
+        self.activations: dict[int, MeasuredActivation] = {}  # by the position of their operation
         self.cuts: dict[TracedCut, None] = {}
         self._running = running
+        self._producer_of = producer_of
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Calls the function, and notes it if autograd's sequence number has moved, or if it should have."""
+        finish = self._look_at(func, args, kwargs or {})
         first = torch_internals.next_sequence_number()
         result = func(*args, **(kwargs or {}))
         end = torch_internals.next_sequence_number()
         if end != first:
             file, line = calling_line(sys._getframe(1))
             self.operations.append(TracedOperation(first, end, func, file, line))
-        elif isinstance(result, Tensor) and len(self.cuts) < _MOST_CUTS:
+            if finish is not None:
+                self._note_activation(finish, result)
+        elif len(self.cuts) < _MOST_CUTS and (isinstance(result, Tensor) or _leaves_torch(func)):
             with torch_internals.without_function_modes():
                 is_cut = _is_cut(func, result, args)
             if is_cut:
@@ -93,13 +105,33 @@ class SourceLines(TorchFunctionMode):
                 self.cuts[cut] = None
         return result
 
+    def _look_at(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Finish | None:
+        if not is_activation(func):
+            return None
+        running = self._running()
+        with suppress(
+            Exception
+        ):  # of a tensor of the user's own kind: the pass goes on, and nothing is known of this call
+            return looked_at(func, args, kwargs, running[-1].module, self._producer_of) if running else None
+        return None
 
-def _is_cut(function: Callable[..., Any], result: Tensor, args: Sequence[Any]) -> bool:
+    def _note_activation(self, finish: Finish, result: Any) -> None:
+        with suppress(Exception):
+            measured = finish(result)
+            if measured is not None:
+                self.activations[len(self.operations) - 1] = measured
+
+
+def _leaves_torch(function: Callable[..., Any]) -> bool:
+    return getattr(function, "__name__", "") in ("tolist", "numpy", "item", "__array__")
+
+
+def _is_cut(function: Callable[..., Any], result: Any, args: Sequence[Any]) -> bool:
     """Masks are no cuts, nor is what reads but a shape: these have no gradient, and nobody expects one."""
     name = getattr(function, "__name__", "")
+    is_without = not isinstance(result, Tensor) or (not result.requires_grad and result.dtype is not torch.bool)
     return (
-        not result.requires_grad
-        and result.dtype is not torch.bool
+        is_without
         and not name.endswith("_like")
         and not name.startswith("new_")
         and any(isinstance(argument, Tensor) and argument.requires_grad for argument in args)
@@ -130,6 +162,21 @@ def calling_line(frame: FrameType | None) -> tuple[str, int]:
         is_outside = is_outside or owner == "headwater"
         frame = frame.f_back
     return in_library if in_library[0] else outside
+
+
+_CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict)
+
+
+def is_from_a_library(kind: type[nn.Module]) -> bool:
+    """Whether a module's forward was written by a library, torch too, not by the user; containers have none of their own.
+
+    >>> is_from_a_library(nn.MultiheadAttention), is_from_a_library(nn.Sequential)
+    (True, False)
+    """
+    if kind in _CONTAINERS:
+        return False
+    file = getattr(sys.modules.get(kind.__module__), "__file__", None)
+    return file is not None and _owner(file) in ("torch", "library")
 
 
 def source_line(file: str, line: int) -> SourceLine:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from headwater.analysis import lines_of_modules, time_steps
+from headwater.analysis import lines_of_modules, time_steps, waterfall
 from headwater.analysis.gain import backward_gain, cotangent, decades
 from headwater.analysis.gradient_path import (
     Layer,
@@ -19,6 +19,7 @@ from headwater.analysis.gradient_path import (
     returns_a_number,
     trainable_layers,
 )
+from headwater.analysis.scaled_starts import attention_decades, averaging_decades, small_head_decades
 from headwater.findings import Finding, NotApplicable, Severity, Verdict
 from headwater.recording import Call, Recording, SourceLine
 from headwater.rules.over_time import vanishing_finding
@@ -32,8 +33,9 @@ class VanishingGradient:
 
     Judged is the activation gradient relative to the gradient at the output, never the weight gradient: forward and
     backward decay can cancel in dL/dW and leave a flat profile in a network that does not learn. Neither the scale of the
-    loss nor the width of a layer enters. What average pooling divides by is added back, and a layer inside a block counts
-    as reached where the block's input is: a branch that is scaled down (LayerScale) is a design.
+    loss nor the width of a layer enters. What average pooling divides by is added back, and so is what an output layer that starts
+    small costs beyond the default; a layer inside a block counts as reached where the block's input is: a branch that is
+    scaled down (LayerScale) is a design.
 
     Over the time steps of a recurrent module the weights are shared, and the gradients of all steps are added up: early steps
     that get less are heard less, until rounding leaves nothing of them in the sum. The bounds are those of that sum.
@@ -78,15 +80,22 @@ class VanishingGradient:
         explained = max((steps.lost_decades for steps in over_time), default=0.0) if found else 0.0
         return [*found, *self._over_layers(recording, layers, explained)]
 
-    def _over_layers(self, recording: Recording, layers: list[Layer], lost_over_time: float) -> list[Finding]:
+    def _over_layers(self, recording: Recording, layers: Sequence[Layer], lost_over_time: float) -> list[Finding]:
         """The finding about depth, where there is more to say than what time steps have lost already."""
         reach = median_decades(layer.reach_decades for layer in headwaters(layers))
         if not math.isfinite(reach):  # exactly zero is HW103's
             return []
-        pooling = pooling_decades(recording)
-        lost = pooling - reach
-        severity = self._severity(lost - lost_over_time)
-        return [] if severity is None else [self._finding(recording, layers, lost, pooling, severity)]
+        lost = pooling_decades(recording) - reach
+        if self._severity(lost - lost_over_time) is None:
+            return []
+        way = waterfall(recording)
+        averaging = averaging_decades(way) + attention_decades(recording, way)
+        head = small_head_decades(way)
+        severity = self._severity(lost + averaging + head - lost_over_time)
+        if severity is None:
+            return []
+        given_back = {"pooling_decades": -(reach + lost) - averaging, "small_head_decades": -head}
+        return [self._finding(recording, layers, lost + averaging + head, given_back, severity)]
 
     def _severity(self, lost_decades: float) -> Severity | None:
         if lost_decades >= self.error_decades:
@@ -96,7 +105,12 @@ class VanishingGradient:
         return Severity.INFO if lost_decades >= self.info_decades else None
 
     def _finding(
-        self, recording: Recording, layers: Sequence[Layer], lost: float, pooling: float, severity: Severity
+        self,
+        recording: Recording,
+        layers: Sequence[Layer],
+        lost: float,
+        given_back: Mapping[str, float],
+        severity: Severity,
     ) -> Finding:
         first = headwaters(layers)[0]
         rate = rate_decades_per_layer(layers)
@@ -104,7 +118,7 @@ class VanishingGradient:
         steep = self._steep_calls(recording, lost, after=first.call.depth)
         evidence: dict[str, float | int | str] = {
             "lost_decades": lost,
-            "pooling_decades": -pooling,
+            **given_back,
             "rate_decades_per_layer": rate,
             "factor_per_layer": 10**rate,
             "num_layers": len(layers),

@@ -5,12 +5,29 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from headwater.analysis.dataflow import Dataflow
 from headwater.analysis.gain import cotangent, decades, norm_ratio
 from headwater.analysis.zero_origins import ZeroOrigin
 from headwater.recording import Call, Recording, Signal, SignalKind, TensorStats
-from headwater.rules.hw103_look_ahead import Cause, Kind, LookAhead
+from headwater.rules.hw103_known_causes import (
+    ALL_OFF,
+    ANOTHER_RUN,
+    CONFIDENT,
+    DROPPED,
+    DROPPED_BLOCK,
+    LOSS_IGNORES,
+    NOT_CHOSEN,
+    ONE_ELEMENT,
+    ONE_UNIT,
+    SATURATED,
+    SECOND_DERIVATIVE,
+    UNKNOWN,
+    Cause,
+    Kind,
+)
+from headwater.rules.hw103_look_ahead import LookAhead
 
 SOFTMAX = ("Softmax", "LogSoftmax", "Softmin")
 _PLATEAUS = ("Sigmoid", "LogSigmoid", "Tanh", "Hardtanh", "Hardsigmoid", "Softsign", *SOFTMAX)
@@ -18,6 +35,7 @@ _RECTIFIERS = ("ReLU", "ReLU6", "Threshold")
 # The smallest number above zero, relative to a gradient near one at the output, is 1e-45 (1e-7 in float16).
 _UNDERFLOW_DECADES = {"float16": -5.0}
 _USUAL_UNDERFLOW_DECADES = -30.0
+SMALLEST_NUMBER = {"float16": "2**-24", "bfloat16": "2**-133", "float32": "2**-149", "float64": "2**-1074"}
 
 
 class Explainer:
@@ -40,39 +58,72 @@ class Explainer:
         """The first explanation that the recording bears out."""
         call = self._recording.calls[origin.depth]
         found = self._between(call) if origin.is_after else self._at(call)
-        return self._ahead.with_outcome(next((cause for cause in found if cause is not None), _UNKNOWN), origin)
+        return self._ahead.with_outcome(next((cause for cause in found if cause is not None), UNKNOWN), origin)
 
     def _at(self, call: Call) -> Iterator[Cause | None]:
         output = self._output(call.depth)
-        yield _ONE_UNIT if call.module_type in SOFTMAX and output and _is_constant_softmax(output) else None
+        yield ONE_UNIT if call.module_type in SOFTMAX and output and _is_constant_softmax(output) else None
         yield _from_weight(self.zero_weights.get(call.module))
-        yield _DROPPED if "Drop" in call.module_type or "StochasticDepth" in call.module_type else None
-        yield _ALL_OFF if call.module_type in _RECTIFIERS else None
+        yield DROPPED if "Drop" in call.module_type or "StochasticDepth" in call.module_type else None
+        yield ALL_OFF if call.module_type in _RECTIFIERS else None
         yield self._plateau(call)
-        yield _ONE_ELEMENT if "Norm" in call.module_type and output and output.stats.is_zero else None
+        yield ONE_ELEMENT if "Norm" in call.module_type and output and output.stats.is_zero else None
+        yield self._second_derivative(call)
         gain = decades(norm_ratio(self._gradient(call.depth), self._reference))
         yield self._underflow(gain, "" if output is None else output.dtype)
 
     def _between(self, call: Call) -> Iterator[Cause | None]:
         output = self._output(call.depth)
-        yield _LOSS_IGNORES if self._outputs.intersection(self._flow.outputs[call.depth]) else None
+        yield LOSS_IGNORES if self._outputs.intersection(self._flow.outputs[call.depth]) else None
         caller = self._recording.calls[call.parent] if call.parent >= 0 else None
         yield _from_weight(self.zero_weights.get(caller.module)) if caller is not None else None
         yield from (self._from_gate(gate) for gate in self._gates(call.parent) if gate.depth != call.depth)
-        yield _NOT_CHOSEN if self._another_was_chosen(call) else None
-        yield _ANOTHER_RUN if not call.input_requires_grad and self._another_run_trains(call) else None
+        yield NOT_CHOSEN if self._another_was_chosen(call) else None
+        yield ANOTHER_RUN if not call.input_requires_grad and self._another_run_trains(call) else None
         if output is not None:
             returned = self._output(call.parent) if call.parent >= 0 else None
-            yield _ONE_UNIT if returned and returned.shape == output.shape and _is_constant_softmax(returned) else None
-            yield _ALL_OFF if _is_never_positive(output.stats) else None
+            yield ONE_UNIT if returned and returned.shape == output.shape and _is_constant_softmax(returned) else None
+            yield ALL_OFF if _is_never_positive(output.stats) else None
+            yield self._second_derivative(call)
+            yield DROPPED_BLOCK if self._others_of_a_stack_pass(call) else None
             yield self._underflow(self._smallest_gain, output.dtype)
+
+    def _second_derivative(self, call: Call) -> Cause | None:
+        """Where the model differentiates itself, its piecewise linear functions pass nothing the second time."""
+        if not self._recording.series("differentiates_itself"):
+            return None
+        around = f"{call.module}." if call.module else ""
+        gradients = (s for s in self._recording.select(SignalKind.WEIGHT_GRADIENT) if f"{s.module}.".startswith(around))
+        return SECOND_DERIVATIVE if any(not signal.stats.is_zero for signal in gradients) else None
+
+    def _others_of_a_stack_pass(self, call: Call) -> bool:
+        """Whether a block of the same list gets some at the same place: code that drops blocks at random treats them alike."""
+        parts = call.module.split(".")
+        for i, part in enumerate(parts):
+            if part.isdigit():
+                before, after = parts[:i], parts[i + 1 :]
+                others = (c for c in self._by_shape.get((*before, "*", *after), ()) if c.module != call.module)
+                if any(other.module_type == call.module_type and self._gets_some(other.depth) for other in others):
+                    return True
+        return False
+
+    @cached_property
+    def _by_shape(self) -> dict[tuple[str, ...], list[Call]]:
+        """Calls by their path with one number left out."""
+        found: dict[tuple[str, ...], list[Call]] = {}
+        for call in self._recording.calls:
+            parts = call.module.split(".")
+            for i, part in enumerate(parts):
+                if part.isdigit():
+                    found.setdefault((*parts[:i], "*", *parts[i + 1 :]), []).append(call)
+        return found
 
     def _plateau(self, call: Call) -> Cause | None:
         if call.module_type not in _PLATEAUS:
             return None
         at_output = bool(self._outputs.intersection(self._flow.outputs[call.depth]))
         # Random cotangents ask of a confident output what a loss need not ask.
-        return _CONFIDENT if at_output and self._recording.context.cotangent == "random" else _SATURATED
+        return CONFIDENT if at_output and self._recording.context.cotangent == "random" else SATURATED
 
     def _from_gate(self, gate: Call) -> Cause:
         name = gate.module.rpartition(".")[2]  # not the whole path: one finding for the gates of all blocks
@@ -117,7 +168,7 @@ class Explainer:
 
     def _underflow(self, gain_decades: float, dtype: str) -> Cause | None:
         bound = _UNDERFLOW_DECADES.get(dtype, _USUAL_UNDERFLOW_DECADES)
-        return _UNDERFLOW if gain_decades <= bound else None
+        return _underflow_of(dtype) if gain_decades <= bound else None
 
     def _gains(self) -> Iterator[float]:
         for signal in self._recording.select(SignalKind.ACTIVATION_GRADIENT):
@@ -176,6 +227,15 @@ def _from_weight(weight: ZeroWeight | None, of_module: str = "") -> Cause | None
     return Cause(Kind.HEALS, alone, leave, if_tried=(f"{text}, but gets a gradient itself", leave))
 
 
+def _underflow_of(dtype: str) -> Cause:
+    smallest = f" of {dtype}, {SMALLEST_NUMBER[dtype]}" if dtype in SMALLEST_NUMBER else " of its dtype"
+    return Cause(
+        Kind.FAULT,
+        f"The gradient has become smaller than the smallest number{smallest}, and is rounded to zero.",
+        ("Repair the vanishing gradient behind it first (HW101).",),
+    )
+
+
 def _is_constant_softmax(output: Signal) -> bool:
     """Ones only, or their logarithms."""
     stats = output.stats
@@ -184,70 +244,3 @@ def _is_constant_softmax(output: Signal) -> bool:
 
 def _is_never_positive(stats: TensorStats) -> bool:
     return stats.sum < 0.0 and math.isclose(-stats.sum, stats.sum_abs, rel_tol=1e-6)
-
-
-_ONE_UNIT = Cause(
-    Kind.FAULT,
-    "A softmax over a single unit is 1 whatever its input.",
-    (
-        "Use a sigmoid (with nn.BCEWithLogitsLoss on the raw output) for one unit, or two units for two classes.",
-        "If another dimension holds the classes, name it: nn.Softmax(dim=...).",
-    ),
-)
-_ALL_OFF = Cause(
-    Kind.FAULT,
-    "Every unit of the rectifier is off for every sample: no pre-activation is positive.",
-    (
-        "Look at the bias and the scale of the layer before it: a large negative bias or too large a step does this.",
-        "Use a rectifier with a slope on both sides: nn.LeakyReLU, nn.GELU, nn.SiLU.",
-    ),
-)
-_SATURATED = Cause(
-    Kind.FAULT,
-    "Its input is so large that the derivative is rounded to exactly zero.",
-    ("Scale or normalise the input; initialise the layer before it smaller.",),
-)
-_CONFIDENT = Cause(
-    Kind.DESIGN,
-    "The output is so certain of everything that its derivative is rounded to exactly zero.",
-    ("Give the loss and the targets, to see whether they ask for a change.", "Let the loss take the raw output."),
-)
-_ONE_ELEMENT = Cause(
-    Kind.FAULT,
-    "It normalises over a single element, or a constant: what is left is zero whatever the input.",
-    ("Normalise over more than one element: more features per group, more positions, or a larger batch.",),
-)
-_DROPPED = Cause(
-    Kind.DROPPED,
-    "It was dropped at random in this pass.",
-    ("Nothing, if that is meant: other passes train it.",),
-)
-_LOSS_IGNORES = Cause(
-    Kind.DESIGN,
-    "It is an output of the model, and the loss has no slope there (it is multiplied by zero, or masked).",
-    ("Nothing, if that is meant.",),
-)
-_NOT_CHOSEN = Cause(
-    Kind.DESIGN,
-    "It is masked out: others of its kind that read the same input get a gradient (experts that were not chosen, the query "
-    "and key of an attention over one position).",
-    ("Nothing, if that is meant. Otherwise look at the gates or weights it is multiplied by.",),
-)
-_ANOTHER_RUN = Cause(
-    Kind.DESIGN,
-    "What it returned in this run is masked or cut away (an embedding of padding); other runs of it get a gradient.",
-    ("Nothing, if that is meant.",),
-)
-_UNDERFLOW = Cause(
-    Kind.FAULT,
-    "The gradient has become smaller than the smallest number of its dtype.",
-    ("Repair the vanishing gradient behind it first (HW101).",),
-)
-_UNKNOWN = Cause(
-    Kind.FAULT,
-    "The derivative of what is computed there is zero: rounding, a sign, a clamp out of its range, a product with zero.",
-    (
-        "Look at what it is multiplied by: a mask, a gate or a scale that is zero.",
-        "Use a differentiable stand-in for steps: a straight-through estimator instead of round or sign.",
-    ),
-)

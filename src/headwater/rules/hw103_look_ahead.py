@@ -4,41 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from enum import Enum
+from dataclasses import replace
 
 from headwater.analysis.dataflow import Dataflow
 from headwater.analysis.zero_origins import ZeroOrigin
 from headwater.recording import Recording, SignalKind
+from headwater.rules.hw103_known_causes import Cause, Kind
 
 _STEPS_TO_GRADIENT = "num_steps_to_gradient"  # see headwater.capture.look_ahead
-
-
-class Kind(Enum):
-    """What a zero gradient means for training."""
-
-    FAULT = "it stays zero"
-    HEALS = "it should be gone after one optimiser step"
-    HEALED = "it was gone after a step or two that were tried"
-    DESIGN = "it is meant"
-    DROPPED = "it is meant for this pass, where the gradient has another way"
-
-
-@dataclass(frozen=True, slots=True)
-class Cause:
-    """Why the gradient is zero, and what to do about it.
-
-    Args:
-        kind: what it means.
-        text: as far as one pass tells.
-        remedies: the most effective first.
-        if_tried: of a cause that steps may end, a clause to which their outcome is added, and the remedies if they end it.
-    """
-
-    kind: Kind
-    text: str
-    remedies: tuple[str, ...]
-    if_tried: tuple[str, tuple[str, ...]] | None = None
 
 
 class LookAhead:

@@ -12,16 +12,19 @@ from headwater.analysis.dataflow import Dataflow, dataflow
 from headwater.analysis.gain import cotangent
 from headwater.analysis.gradient_path import leaf_calls, trainable_layers
 from headwater.analysis.time_loops import time_loops
+from headwater.analysis.zero_lines import lines_turning_zero
 from headwater.analysis.zero_origins import ZeroOrigin, zero_origins
 from headwater.findings import Finding, NotApplicable, Severity, Verdict
-from headwater.recording import Call, Recording, SignalKind
+from headwater.recording import Recording, SignalKind
 from headwater.recording.recording import KINDS
-from headwater.rules.hw103_causes import Explainer
-from headwater.rules.hw103_look_ahead import Cause, Kind
+from headwater.rules.hw103_causes import SMALLEST_NUMBER, Explainer
+from headwater.rules.hw103_known_causes import Cause, Kind
 from headwater.rules.wording import distinct, named
 
 _GRADIENTS = (SignalKind.ACTIVATION_GRADIENT, SignalKind.INPUT_GRADIENT)
 _LOST = 2.0**-25  # half an ulp of float32: HW101's bound over time
+_HALF = ("float16", "bfloat16")
+_SCALE = "Multiply the loss before backward() (torch.amp.GradScaler does), or compute in float32 or bfloat16 what the loss reads."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +54,7 @@ class ZeroGradient:
             return []
         flow = dataflow(recording)
         explainer, ways = Explainer(recording, flow), _Ways(recording, flow)
-        groups: dict[tuple[Severity, Cause, bool, bool], list[Call]] = {}
+        groups: dict[tuple[Severity, Cause, bool, bool], list[ZeroOrigin]] = {}
         fading = _calls_that_fade_over_time(recording)
         for origin in zero_origins(recording, flow):
             if origin.depth in fading:
@@ -60,8 +63,8 @@ class ZeroGradient:
             around = ways.lead_around(origin, heals=cause.kind in (Kind.HEALS, Kind.HEALED))
             is_design = around or ways.blocks_nothing(origin.depth, len(explainer.zero_weights))
             key = (_severity(cause.kind, is_design=is_design), cause, around, origin.is_after)
-            groups.setdefault(key, []).append(recording.calls[origin.depth])
-        return [self._finding(*key, calls) for key, calls in groups.items()]
+            groups.setdefault(key, []).append(origin)
+        return [self._finding(recording, *key, origins) for key, origins in groups.items()]
 
     def _no_slope(self, recording: Recording) -> Finding:
         severity, cause = Severity.ERROR, "It is at a plateau or clipped, or the output does not matter to it."
@@ -72,6 +75,13 @@ class ZeroGradient:
             if output is not None and output.shape[-1:] == (1,) and 0.0 < output.stats.rms < 1.0:
                 severity = Severity.ERROR
                 cause = "The loss is exactly zero for a single output: a softmax over one unit is 1 whatever its input."
+        elif output is not None and output.dtype in _HALF:
+            smallest = f"{output.dtype}, {SMALLEST_NUMBER[output.dtype]}"
+            cause = (
+                f"Its slope is smaller than the smallest number of {smallest}, which the output is in, and is rounded to zero; or it "
+                "is at a plateau or clipped."
+            )
+        scale = () if output is None or output.dtype not in _HALF else (_SCALE,)
         return Finding(
             code=self.code,
             name=self.name,
@@ -81,12 +91,22 @@ class ZeroGradient:
             message="The loss has no slope at the model's output: every gradient is exactly zero.",
             evidence={"cotangent_norm": 0.0},
             remedies=(
+                *scale,
                 "Check the loss on this batch: a clamp, a margin that is met, a mask that drops every sample, labels all ignored.",
                 "Check that the output can be other than it is: for one unit use nn.BCEWithLogitsLoss, not a softmax.",
             ),
         )
 
-    def _finding(self, severity: Severity, cause: Cause, around: bool, is_after: bool, calls: list[Call]) -> Finding:
+    def _finding(
+        self,
+        recording: Recording,
+        severity: Severity,
+        cause: Cause,
+        around: bool,
+        is_after: bool,
+        origins: list[ZeroOrigin],
+    ) -> Finding:
+        calls = [recording.calls[origin.depth] for origin in origins]
         more = f" and at {len(calls) - 1} more" if len(calls) > 1 else ""
         reached = "inside a branch: other layers get theirs past it" if around else "and no layer before it gets any"
         return Finding(
@@ -100,6 +120,7 @@ class ZeroGradient:
             ),
             evidence={"num_calls": len(calls), "num_more_calls": len(calls) - 1},
             remedies=cause.remedies,
+            lines=lines_turning_zero(recording, origins),
         )
 
 

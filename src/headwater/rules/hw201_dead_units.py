@@ -3,22 +3,39 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
+from headwater.analysis import lines_of_modules
+from headwater.analysis.functional_activations import functional_activations
 from headwater.findings import Finding, NotApplicable, Severity, Verdict
-from headwater.recording import Recording, SignalKind, UnitExtremes
+from headwater.recording import Recording, SignalKind, SourceLine
 from headwater.rules.wording import distinct, named
+
+_MOST_LINES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class _Rectifier:
+    """One call of a rectifier, as a module or as a function in a module's forward."""
+
+    name: str
+    module: str
+    num_samples: int
+    minimum: np.ndarray
+    maximum: np.ndarray
+    output_rms: float
+    lines: tuple[SourceLine, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class _Layer:
-    """One rectifier call: how many of its units are dead, off for the whole batch, and on for all of it."""
+    """One rectifier: how many of its units are dead, off for the whole batch, and on for all of it."""
 
-    units: UnitExtremes
+    units: _Rectifier
     num_dead: int
     num_off: int
     num_always_on: int
@@ -55,21 +72,24 @@ class DeadUnits:
 
     def check(self, recording: Recording) -> Verdict:
         """At most two findings: for the calls with no unit alive, and for those with some units dead."""
-        if not recording.units:
-            return NotApplicable("no rectifier module (nn.ReLU, nn.ReLU6) was called")
-        measured = [units for units in recording.units if units.num_samples >= self.min_samples]
+        rectifiers = [*_modules(recording), *_functions(recording)]
+        if not rectifiers:
+            return NotApplicable(
+                "no rectifier (ReLU, ReLU6, clamp at zero) was called; diagnose() looks at functions too"
+            )
+        measured = [units for units in rectifiers if units.num_samples >= self.min_samples]
         if not measured:
-            most = max(units.num_samples for units in recording.units)
+            most = max(units.num_samples for units in rectifiers)
             return NotApplicable(
                 f"at most {most} entries per unit: pass a batch of at least {self.min_samples} samples to tell a dead unit "
                 "from one that is off by chance"
             )
-        layers = [layer for layer in (self._layer(recording, units) for units in measured) if layer.num_dead]
+        layers = [layer for layer in (self._layer(units) for units in measured) if layer.num_dead]
         dead = [layer for layer in layers if layer.num_dead == layer.num_units]
         sick = [layer for layer in layers if layer.num_dead < layer.num_units]
-        return [_finding(self, recording, group) for group in (dead, sick) if group]
+        return [_finding(self, group) for group in (dead, sick) if group]
 
-    def _layer(self, recording: Recording, units: UnitExtremes) -> _Layer:
+    def _layer(self, units: _Rectifier) -> _Layer:
         num_units = len(units.maximum)
         num_off, num_always_on = int((units.maximum <= 0.0).sum()), int((units.minimum > 0.0).sum())
         surplus = num_off - num_always_on
@@ -80,22 +100,40 @@ class DeadUnits:
         if not 0 < num_off < num_units:
             num_dead = num_off
         else:
-            num_dead = self._num_far_below(recording, units, num_units - num_off)
+            num_dead = self._num_far_below(units, num_units - num_off)
             num_dead = num_dead or (num_off if is_imbalanced else 0)
         return _Layer(units, num_dead, num_off, num_always_on)
 
-    def _num_far_below(self, recording: Recording, units: UnitExtremes, num_live: int) -> int:
-        output = recording.signal(SignalKind.ACTIVATION, units.depth)
-        if output is None or not output.rms > 0.0:
+    def _num_far_below(self, units: _Rectifier, num_live: int) -> int:
+        if not units.output_rms > 0.0:
             return 0
         # The output of a rectified Gaussian of deviation s has RMS s / sqrt(2); units that are off add only zeros.
-        deviation = math.sqrt(2.0 * len(units.maximum) / num_live) * output.rms
+        deviation = math.sqrt(2.0 * len(units.maximum) / num_live) * units.output_rms
         return int(np.count_nonzero(units.maximum < -self.margin * deviation))
 
 
-def _finding(rule: DeadUnits, recording: Recording, layers: Sequence[_Layer]) -> Finding:
+def _modules(recording: Recording) -> Iterator[_Rectifier]:
+    for units in recording.units:
+        call, output = recording.calls[units.depth], recording.signal(SignalKind.ACTIVATION, units.depth)
+        rms = math.nan if output is None else output.rms
+        lines = lines_of_modules(recording, [call.module], limit=1)
+        yield _Rectifier(named(call), call.module, units.num_samples, units.minimum, units.maximum, rms, lines)
+
+
+def _functions(recording: Recording) -> Iterator[_Rectifier]:
+    """But those that nothing which trains comes after: the margin of a loss, an output that cannot be negative."""
+    for found in functional_activations(recording):
+        if len(found.maximum) and not found.is_last:
+            call, line = recording.calls[found.operation.depth], found.operation.line
+            name = f"{found.operation.name} in {named(call)}"
+            lines = () if line is None else (line,)
+            yield _Rectifier(
+                name, call.module, found.num_samples, found.minimum, found.maximum, found.output_rms, lines
+            )
+
+
+def _finding(rule: DeadUnits, layers: Sequence[_Layer]) -> Finding:
     worst = max(layers, key=lambda layer: layer.num_dead / layer.num_units)
-    call = recording.calls[worst.units.depth]
     is_dead = worst.num_dead == worst.num_units
     consequence = ", so no gradient passes" if is_dead else ""
     others = f" So it is, in part, at {len(layers) - 1} more calls." if len(layers) > 1 and not is_dead else ""
@@ -105,13 +143,13 @@ def _finding(rule: DeadUnits, recording: Recording, layers: Sequence[_Layer]) ->
         code=rule.code,
         name=rule.name,
         severity=Severity.ERROR if is_dead else Severity.WARNING,
-        modules=distinct([recording.calls[layer.units.depth].module for layer in layers]),
+        modules=distinct([layer.units.module for layer in layers]),
         cause=(
             "The pre-activations are negative for every sample: a large negative bias, a step that was too large, or inputs "
             "of one sign meeting negative weights."
         ),
         message=(
-            f"{worst.num_dead} of {worst.num_units} units of {named(call)} are off for all {worst.units.num_samples} "
+            f"{worst.num_dead} of {worst.num_units} units of {worst.units.name} are off for all {worst.units.num_samples} "
             f"samples{consequence}.{others}"
         ),
         evidence={
@@ -129,4 +167,5 @@ def _finding(rule: DeadUnits, recording: Recording, layers: Sequence[_Layer]) ->
             "Start biases at zero and weights at He scale; lower the learning rate or warm it up.",
             "Normalise before the rectifier, so that pre-activations are centred.",
         ),
+        lines=tuple(dict.fromkeys(line for layer in layers for line in layer.units.lines))[:_MOST_LINES],
     )

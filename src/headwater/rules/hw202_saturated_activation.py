@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+from headwater.analysis import lines_of_modules
+from headwater.analysis.functional_activations import functional_activations
 from headwater.analysis.gain import backward_gain
 from headwater.analysis.gradient_path import leaf_calls
 from headwater.findings import Finding, NotApplicable, Severity, Verdict
-from headwater.recording import Call, Recording, SignalKind, TensorStats
+from headwater.recording import Call, Recording, Signal, SignalKind, SourceLine, TensorStats
 from headwater.rules.wording import distinct, named
 
 # The mean derivative, relative to the largest, is a moment of the output:
@@ -25,15 +27,29 @@ _FROM_OUTPUT: Mapping[str, Callable[[TensorStats], float]] = {
 # The slope of these is one number or zero: the square of the gain over the slope is the share of the gradient's energy
 # that passes.
 _SLOPE: Mapping[str, float] = {"Hardtanh": 1.0, "Hardsigmoid": 1.0 / 6.0}
+_MOST_LINES = 3
+_REMEDIES = (
+    "Scale the data to zero mean and unit deviation.",
+    "Initialise the layer before it smaller (Xavier), or normalise before the activation (nn.LayerNorm).",
+    "Use an activation without plateaus on both sides: ReLU, GELU, SiLU.",
+)
+_SOFTMAX_REMEDIES = (
+    "Divide the scores by the square root of the width of a head, as scaled_dot_product_attention does.",
+    "Normalise queries and keys, or initialise the layers that make them smaller.",
+)
 
 
 @dataclass(frozen=True, slots=True)
-class _Saturated:
-    """One call, and its mean derivative as a part of the largest."""
+class _Squashed:
+    """One call, as a module or as a function, and its mean derivative as a part of the largest."""
 
-    call: Call
+    name: str
+    module: str
     fraction: float
     input_rms: float
+    is_last: bool
+    is_softmax: bool
+    lines: tuple[SourceLine, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,12 +57,15 @@ class SaturatedActivation:
     """HW202: the derivative of a squashing activation, averaged over the batch, is a small part of its maximum.
 
     Judged from the output's moments (for nn.Hardtanh and nn.Hardsigmoid from the gradient that passes), whatever the loss
-    (Glorot & Bengio 2010 watch the same plateaus). The model's last activation is exempt from warnings: a confident
+    (Glorot & Bengio 2010 watch the same plateaus); functions in a module's forward from their values, a softmax from 1 - sum p²
+    over what it is at equal probabilities. The model's last activation is exempt from warnings: a confident
     classifier sits on its plateau by right.
 
     Args:
         warning_fraction: of the largest derivative; a tanh gets there with pre-activations of deviation 8.
         error_fraction: of the largest derivative; deviation 80.
+        softmax_fraction: of the derivative at equal probabilities, for a warning; the largest probability of a row is then
+            0.98 on average. Heads of trained transformers that look at one position are less certain than that.
     """
 
     code: ClassVar[str] = "HW202"
@@ -54,30 +73,30 @@ class SaturatedActivation:
 
     warning_fraction: float = 0.1
     error_fraction: float = 0.01
+    softmax_fraction: float = 0.04
 
     def check(self, recording: Recording) -> Verdict:
         """One finding for each severity, naming the calls, the most saturated first."""
-        leaves = leaf_calls(recording)
-        calls = [call for call in leaves if call.module_type in _FROM_OUTPUT or call.module_type in _SLOPE]
-        if not calls:
-            return NotApplicable("no squashing activation module (nn.Sigmoid, nn.Tanh, nn.Softsign...) was called")
-        outputs = {
-            signal.tensor
-            for depth in recording.children(-1)
-            for signal in recording.select(SignalKind.ACTIVATION, depth=depth)
-        }
-        groups: dict[Severity, list[_Saturated]] = {}
-        for call in calls:
-            found = _saturation(recording, call)
-            if not found.fraction < self.warning_fraction:
-                continue
-            severity = Severity.ERROR if found.fraction < self.error_fraction else Severity.WARNING
-            if call.depth == leaves[-1].depth or outputs.intersection(_outputs(recording, call)):
-                severity = Severity.INFO
-            groups.setdefault(severity, []).append(found)
+        squashed = [*_modules(recording), *_functions(recording)]
+        if not squashed:
+            return NotApplicable(
+                "no squashing activation (sigmoid, tanh, softsign, softmax...) was called; diagnose() looks at functions too"
+            )
+        groups: dict[Severity, list[_Squashed]] = {}
+        for found in squashed:
+            severity = self._severity(found)
+            if severity is not None:
+                groups.setdefault(severity, []).append(found)
         return [self._finding(severity, groups[severity]) for severity in sorted(groups, reverse=True)]
 
-    def _finding(self, severity: Severity, found: Sequence[_Saturated]) -> Finding:
+    def _severity(self, found: _Squashed) -> Severity | None:
+        if not found.fraction < (self.softmax_fraction if found.is_softmax else self.warning_fraction):
+            return None
+        if found.is_last:
+            return Severity.INFO
+        return Severity.ERROR if found.fraction < self.error_fraction and not found.is_softmax else Severity.WARNING
+
+    def _finding(self, severity: Severity, found: Sequence[_Squashed]) -> Finding:
         ordered = sorted(found, key=lambda saturated: saturated.fraction)
         worst, num_more = ordered[0], len(ordered) - 1
         percent = 100 * worst.fraction
@@ -86,26 +105,57 @@ class SaturatedActivation:
             code=self.code,
             name=self.name,
             severity=severity,
-            modules=distinct([saturated.call.module for saturated in ordered]),
-            cause=f"Its inputs are too large: RMS {worst.input_rms:.3g}, where its slope ends at about 3.",
-            message=f"The derivative of {named(worst.call)} is on average {percent:.2g} % of its largest.{more}",
+            modules=distinct([saturated.module for saturated in ordered]),
+            cause=(
+                f"Its inputs are too large: RMS {worst.input_rms:.3g}, where scores of about 1 leave it a choice."
+                if worst.is_softmax
+                else f"Its inputs are too large: RMS {worst.input_rms:.3g}, where its slope ends at about 3."
+            ),
+            message=f"The derivative of {worst.name} is on average {percent:.2g} % of its largest.{more}",
             evidence={
                 "mean_derivative_percent": percent,
                 "input_rms": worst.input_rms,
                 "num_calls": len(ordered),
                 "num_more_calls": num_more,
             },
-            remedies=(
-                "Scale the data to zero mean and unit deviation.",
-                "Initialise the layer before it smaller (Xavier), or normalise before the activation (nn.LayerNorm).",
-                "Use an activation without plateaus on both sides: ReLU, GELU, SiLU.",
-            ),
+            remedies=_SOFTMAX_REMEDIES if worst.is_softmax else _REMEDIES,
+            lines=tuple(dict.fromkeys(line for one in ordered for line in one.lines))[:_MOST_LINES],
         )
 
 
-def _saturation(recording: Recording, call: Call) -> _Saturated:
-    source = recording.signal(SignalKind.INPUT, call.depth)
-    return _Saturated(call, _mean_relative_derivative(recording, call), math.nan if source is None else source.rms)
+def _modules(recording: Recording) -> Iterator[_Squashed]:
+    leaves = leaf_calls(recording)
+    returned = {s.tensor for depth in recording.children(-1) for s in _outputs(recording, recording.calls[depth])}
+    for call in leaves:
+        if call.module_type not in _FROM_OUTPUT and call.module_type not in _SLOPE:
+            continue
+        source = recording.signal(SignalKind.INPUT, call.depth)
+        made = {signal.tensor for signal in _outputs(recording, call)}
+        yield _Squashed(
+            name=named(call),
+            module=call.module,
+            fraction=_mean_relative_derivative(recording, call),
+            input_rms=math.nan if source is None else source.rms,
+            is_last=call.depth == leaves[-1].depth or bool(made & returned),
+            is_softmax=False,
+            lines=lines_of_modules(recording, [call.module], limit=1),
+        )
+
+
+def _functions(recording: Recording) -> Iterator[_Squashed]:
+    for found in functional_activations(recording):
+        if math.isnan(found.mean_derivative):
+            continue
+        call, line = recording.calls[found.operation.depth], found.operation.line
+        yield _Squashed(
+            name=f"{found.operation.name} in {named(call)}",
+            module=call.module,
+            fraction=max(found.mean_derivative, 0.0),
+            input_rms=found.input_rms,
+            is_last=found.is_last,
+            is_softmax=found.operation.name.endswith("softmax"),
+            lines=() if line is None else (line,),
+        )
 
 
 def _mean_relative_derivative(recording: Recording, call: Call) -> float:
@@ -119,5 +169,5 @@ def _mean_relative_derivative(recording: Recording, call: Call) -> float:
     return max(_FROM_OUTPUT[call.module_type](output), 0.0)
 
 
-def _outputs(recording: Recording, call: Call) -> set[int]:
-    return {signal.tensor for signal in recording.select(SignalKind.ACTIVATION, depth=call.depth)}
+def _outputs(recording: Recording, call: Call) -> list[Signal]:
+    return recording.select(SignalKind.ACTIVATION, depth=call.depth)

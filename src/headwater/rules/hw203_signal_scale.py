@@ -117,7 +117,8 @@ def _layers(recording: Recording) -> list[_Layer]:
     for call in leaf_calls(recording):
         if call.module not in owners:
             continue
-        read = recording.signal(SignalKind.INPUT, call.depth)
+        # The first of its inputs: an attention also reads a mask, of -1e9.
+        read = next((signal.stats for signal in recording.select(SignalKind.INPUT, depth=call.depth)), None)
         made = recording.signal(SignalKind.ACTIVATION, call.depth)
         known = [stats.rms for stats in (read, made) if stats is not None and stats.finite_count]
         largest = max(known, default=0.0)

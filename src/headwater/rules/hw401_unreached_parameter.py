@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -49,7 +50,21 @@ _NOT_IN_THE_LOSS = _Cut(
     "It ran, but the loss does not depend on what it returned.",
     ("Use its output in the loss, or remove the module.", "If it is meant, freeze it: requires_grad_(False)."),
 )
+_BY_DESIGN = _Cut(
+    Severity.INFO,
+    (),
+    "The library's own code does not use it for these inputs and this loss (a mask token, a pooler, global attention); the rest "
+    "of that part trains.",
+    ("Nothing, if that is meant. To be sure, freeze it: requires_grad_(False).",),
+)
+_LAST_OF_A_STACK = _Cut(
+    Severity.INFO,
+    (),
+    "It belongs to the last block of a stack, which hands nothing on; the same parameter of every block before it trains.",
+    ("Nothing, or leave it out of the last block.",),
+)
 _KINDS_OF_CUTS = "detach(), .data, .item(), no_grad(), or a new tensor made from the values"
+_CONTAINERS = ("Sequential", "ModuleList", "ModuleDict", "ParameterList", "ParameterDict")
 _MOST_LINES = 3
 _FREEZE = "If it is meant, freeze what is before it: requires_grad_(False)."
 
@@ -58,7 +73,8 @@ _FREEZE = "If it is meant, freeze what is before it: requires_grad_(False)."
 class UnreachedParameter:
     """HW401: a parameter that requires a gradient received none although a backward pass ran.
 
-    Frozen parameters are not asked for. An expert that was not chosen (a numbered sibling of the same type ran) is only
+    Frozen parameters are not asked for. What a library's own code leaves out for these inputs (a mask token, a pooler), while the
+    part that it belongs to trains, is only worth knowing; so is the exit of the last block of a stack. An expert that was not chosen (a numbered sibling of the same type ran) is only
     worth knowing. No threshold.
     """
 
@@ -124,9 +140,49 @@ class _Cuts:
             (module.parent, module.type) for module in recording.modules if module.name in self._first_call
         }
         self._trained = {p.module for p in recording.parameters if p.requires_grad and p.received_gradient}
+        self._trained_names = {p.name for p in recording.parameters if p.requires_grad and p.received_gradient}
+        self._around_trained = {around for module in self._trained for around in self._self_and_around(module)}
+        self._from_libraries = {one.module for one in recording.series("is_from_a_library")}
         self._cutting_depths = self._find_cutting_calls()
 
     def of(self, parameter: ParameterInfo) -> _Cut:
+        cut = self._found(parameter)
+        if cut in (_NEVER_RAN, _NOT_READ, _NOT_IN_THE_LOSS) and self._is_the_librarys_affair(parameter.module):
+            return _BY_DESIGN
+        return _LAST_OF_A_STACK if cut is _NOT_IN_THE_LOSS and self._ends_a_stack(parameter) else cut
+
+    def _is_the_librarys_affair(self, module: str) -> bool:
+        """Whether a library's code decides what becomes of the parameter.
+
+        It is that of the module around the largest part that gets nothing: a library's layer that the user's forward forgets is the
+        user's affair.
+        """
+        around: str | None = module
+        while around is not None and around not in self._around_trained:
+            around = self._parents.get(around)
+        while around is not None and self._types.get(around) in _CONTAINERS:
+            around = self._parents.get(around)
+        return around is not None and around in self._from_libraries
+
+    def _ends_a_stack(self, parameter: ParameterInfo) -> bool:
+        """Whether the blocks before it, in a list of like ones, all get a gradient there, and its own block gets some elsewhere."""
+        parts = parameter.name.split(".")
+        for i, part in enumerate(parts):
+            block = ".".join(parts[: i + 1])
+            if not part.isdigit() or block not in self._around_trained or self._types.get(block) is None:
+                continue
+            like = [name for name in self._like(block) if name in self._around_trained]
+            others = {".".join((name, *parts[i + 1 :])) for name in like if name != block}
+            is_last = all(int(name.rpartition(".")[2]) <= int(part) for name in like)
+            if others and is_last and others <= self._trained_names:
+                return True
+        return False
+
+    def _like(self, block: str) -> list[str]:
+        key = (self._parents.get(block), self._types[block])
+        return [name for name in self._types if (self._parents[name], self._types[name]) == key]
+
+    def _found(self, parameter: ParameterInfo) -> _Cut:
         call = self._first_call.get(parameter.module)
         if call is None:
             return self._not_run(parameter.module)
@@ -136,6 +192,11 @@ class _Cuts:
         if position < len(self._cutting_depths):
             return self._cut_at(self._recording.calls[self._cutting_depths[position]])
         return self._cut_behind(call) or _NOT_IN_THE_LOSS
+
+    def _self_and_around(self, module: str | None) -> Iterator[str]:
+        while module is not None:
+            yield module
+            module = self._parents.get(module)
 
     def _not_run(self, module: str) -> _Cut:
         ancestor: str | None = module

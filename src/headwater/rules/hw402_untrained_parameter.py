@@ -23,7 +23,7 @@ _BUILD = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UntrainedParameter:
-    """HW402: a parameter that requires a gradient and is not in the optimiser, or a module that is not registered.
+    """HW402: a parameter that requires a gradient and is not in the optimiser, or a module or tensor that is not registered.
 
     A frozen parameter (requires_grad=False) is not asked for, nor is a module outside of the model without such parameters, that
     ran under no_grad (a teacher), or whose parameters the optimiser holds. Parameters may be left to a second optimiser on
@@ -34,8 +34,8 @@ class UntrainedParameter:
     name: ClassVar[str] = "untrained-parameter"
 
     def check(self, recording: Recording) -> Verdict:
-        """At most one finding about the optimiser, and one for each module that runs unregistered modules."""
-        found = self._unregistered(recording)
+        """At most one finding about the optimiser, and one for each module with what is not registered."""
+        found = [*self._unregistered(recording), *self._loose(recording)]
         held = {
             f"{one.module}.{one.item}" if one.module else one.item: bool(one.values.max())
             for one in recording.series("in_optimizer")
@@ -86,6 +86,39 @@ class UntrainedParameter:
         for one in recording.series("num_unregistered_parameters"):
             by_caller.setdefault(one.module, {})[one.item] = int(one.values.max())
         return [self._unregistered_in(caller, weights) for caller, weights in by_caller.items()]
+
+    def _loose(self, recording: Recording) -> list[Finding]:
+        by_module: dict[str, dict[str, int]] = {}
+        for one in recording.series("num_unregistered_elements"):
+            by_module.setdefault(one.module, {})[one.item] = int(one.values.max())
+        return [self._loose_in(module, sizes) for module, sizes in by_module.items()]
+
+    def _loose_in(self, module: str, sizes: Mapping[str, int]) -> Finding:
+        total = sum(sizes.values())
+        names = [f"{module}.{attribute}" if module else attribute for attribute in sizes]
+        return Finding(
+            code=self.code,
+            name=self.name,
+            severity=Severity.WARNING,
+            modules=(module,),
+            cause=(
+                "They are plain tensors with requires_grad=True, or kept in a list or dict: parameters() knows only what is an "
+                "nn.Parameter in an attribute. state_dict(), to() and every optimiser built from it leave them out."
+            ),
+            message=(
+                f"{listed(names)} {'gets' if len(names) == 1 else 'get'} a gradient and no optimiser will be given "
+                f"{'it' if len(names) == 1 else 'them'}: {counted(total, 'number')} that will not be trained."
+            ),
+            evidence={
+                "num_elements": total,
+                "num_tensors": len(sizes),
+                "num_unnamed_tensors": max(len(sizes) - 3, 0),
+            },
+            remedies=(
+                "Make it a parameter: self.w = nn.Parameter(torch.randn(...)); several in an nn.ParameterList or nn.ParameterDict.",
+                "If it shall not be trained: requires_grad_(False), and register_buffer() so that it moves with the model.",
+            ),
+        )
 
     def _unregistered_in(self, caller: str, weights: Mapping[str, int]) -> Finding:
         total = sum(weights.values())

@@ -1,0 +1,79 @@
+"""Tensors that want a gradient and that a module keeps as plain attributes: `parameters()` does not know them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from torch import Tensor, nn
+
+from headwater.recording import Combine, Series
+
+UNREGISTERED_TENSORS = "num_unregistered_elements"  # of a module's attribute: a tensor that no optimiser is given
+_OF_THE_MODULE = ("_parameters", "_modules")
+
+
+class LooseTensor(NamedTuple):
+    """One such tensor.
+
+    Args:
+        module: path of the module that keeps it.
+        attribute: as code names it: "w", "ws[0]", "tables['a']".
+        tensor: a leaf of autograd's graph that requires a gradient.
+    """
+
+    module: str
+    attribute: str
+    tensor: Tensor
+
+
+def loose_tensors(model: nn.Module) -> list[LooseTensor]:
+    """Leaves that require a gradient, are no parameters of the model, and are kept in an attribute, list, tuple or dict of a module.
+
+    >>> layer = nn.Linear(2, 1)
+    >>> import torch
+    >>> layer.w = torch.ones(3, requires_grad=True)
+    >>> [(found.module, found.attribute) for found in loose_tensors(nn.Sequential(layer))]
+    [('0', 'w')]
+    """
+    registered = {id(parameter) for parameter in model.parameters()}
+    found: dict[int, LooseTensor] = {}
+    for name, module in model.named_modules():
+        for attribute, value in vars(module).items():
+            if attribute in _OF_THE_MODULE:
+                continue
+            for place, tensor in _tensors(attribute, value):
+                if id(tensor) not in registered and tensor.requires_grad and tensor.is_leaf:
+                    found.setdefault(id(tensor), LooseTensor(name, place, tensor))
+    return list(found.values())
+
+
+def untrained(loose: Sequence[LooseTensor], leaves: Iterable[Tensor], trained: Iterable[Tensor]) -> list[Series]:
+    """The number of elements of each loose tensor that a gradient reaches and that nobody trains.
+
+    Args:
+        loose: kept before the pass; what a forward pass stores on itself is its own affair.
+        leaves: what the backward pass adds gradients to.
+        trained: what an optimiser holds.
+    """
+    reached, held = set(map(id, leaves)), set(map(id, trained))
+    return [
+        Series(
+            UNREGISTERED_TENSORS, one.module, -1, one.attribute, Combine.MAXIMUM, np.array([float(one.tensor.numel())])
+        )
+        for one in loose
+        if id(one.tensor) in reached and id(one.tensor) not in held
+    ]
+
+
+def _tensors(place: str, value: Any) -> Iterator[tuple[str, Tensor]]:
+    """Of an attribute, or of a list or dict that it is: not of lists in lists."""
+    if place == "_buffers":
+        yield from ((name, buffer) for name, buffer in value.items() if isinstance(buffer, Tensor))
+    elif isinstance(value, Tensor):
+        yield place, value
+    elif isinstance(value, list | tuple):
+        yield from ((f"{place}[{i}]", item) for i, item in enumerate(value) if isinstance(item, Tensor))
+    elif isinstance(value, Mapping):
+        yield from ((f"{place}[{key!r}]", item) for key, item in value.items() if isinstance(item, Tensor))

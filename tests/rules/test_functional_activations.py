@@ -1,0 +1,260 @@
+"""Activations that are called as functions are judged as modules are: in any forward, with their line."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from headwater.analysis.functional_activations import functional_activations
+from headwater.capture import Problem, observe, record
+from headwater.findings import NotApplicable, Severity
+from headwater.rules import DeadUnits, SaturatedActivation
+from tests.rules.conclusions import assert_well_said, the_finding
+
+RECTIFIERS = {
+    "F.relu": F.relu,
+    "torch.relu": torch.relu,
+    "Tensor.relu": lambda x: x.relu(),
+    "relu_": lambda x: x.relu_(),
+    "F.relu inplace": lambda x: F.relu(x, inplace=True),
+    "F.relu6": F.relu6,
+    "clamp": lambda x: x.clamp(min=0),
+    "clamp_min": lambda x: torch.clamp_min(x, 0.0),
+    "clip": lambda x: torch.clip(x, 0, None),
+    "threshold": lambda x: F.threshold(x, 0.0, 0.0),
+    "maximum": lambda x: torch.maximum(x, torch.zeros(())),
+}
+SQUASHING = {
+    "torch.sigmoid": torch.sigmoid,
+    "F.sigmoid": F.sigmoid,
+    "Tensor.sigmoid_": lambda x: x.sigmoid_(),
+    "special": torch.special.expit,
+    "tanh": lambda x: x.tanh(),
+    "softsign": F.softsign,
+    "hardtanh": F.hardtanh,
+    "hardsigmoid": F.hardsigmoid,
+    "clamp": lambda x: x.clamp(-1, 1),
+}
+
+
+class Net(nn.Module):
+    """Two layers, and between them a function."""
+
+    def __init__(self, function, *, num_units=16):
+        super().__init__()
+        self.first, self.second = nn.Linear(8, num_units), nn.Linear(num_units, 3)
+        self.function = function
+
+    def forward(self, x):
+        x = self.first(x)
+        x = self.function(x)  # the line
+        return self.second(x)
+
+
+def seen(model, scale=1.0, num_samples=64, **options):
+    inputs = scale * torch.randn(num_samples, 8, generator=torch.Generator().manual_seed(0))
+    return observe(Problem(model, inputs, loss=lambda output: output.square().mean()), **options)
+
+
+def with_dead_units(function, num_dead):
+    torch.manual_seed(0)
+    model = Net(function)
+    with torch.no_grad():
+        model.first.bias[:num_dead] = -50.0
+    return model
+
+
+@pytest.mark.parametrize("name", RECTIFIERS)
+@pytest.mark.parametrize("num_dead", [5, 16])
+def test_dead_units_of_a_function_are_counted(name, num_dead):
+    finding = the_finding(seen(with_dead_units(RECTIFIERS[name], num_dead)), DeadUnits())
+    assert (finding.evidence["num_dead"], finding.evidence["num_units"]) == (num_dead, 16)
+    assert finding.severity is (Severity.ERROR if num_dead == 16 else Severity.WARNING)
+    assert finding.modules == ("",)
+    assert_well_said([finding])
+
+
+def test_the_line_is_that_of_the_call():
+    finding = the_finding(seen(with_dead_units(F.relu, 5)), DeadUnits())
+    assert [line.code for line in finding.lines] == ["x = self.function(x)  # the line"]
+
+
+@pytest.mark.parametrize("name", RECTIFIERS)
+def test_living_units_are_no_alarm(name):
+    assert DeadUnits().check(seen(with_dead_units(RECTIFIERS[name], 0))) == []
+
+
+def test_the_extremes_are_those_of_the_input():
+    model = with_dead_units(F.relu, 5)
+    inputs = torch.randn(64, 8, generator=torch.Generator().manual_seed(0))
+    expected = model.first(inputs).detach().double()
+    (found,) = functional_activations(seen(model))
+    assert found.maximum.tolist() == expected.amax(0).tolist()
+    assert found.minimum.tolist() == expected.amin(0).tolist()
+    assert found.num_samples == 64
+    assert found.output_rms == pytest.approx(float(expected.clamp(min=0).square().mean().sqrt()), rel=1e-6)
+
+
+def test_channels_of_a_one_dimensional_convolution_are_units():
+    class Convolutions(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = nn.Conv1d(3, 8, 3, padding=1), nn.Conv1d(8, 2, 1)
+
+        def forward(self, x):
+            return self.second(F.relu(self.first(x) + 0.0))  # a sum stands between the convolution and the rectifier
+
+    model = Convolutions()
+    with torch.no_grad():
+        model.first.bias[:2] = -50.0
+    finding = the_finding(observe(Problem(model, torch.randn(8, 3, 20))), DeadUnits())
+    assert (finding.evidence["num_dead"], finding.evidence["num_units"]) == (2, 8)
+
+
+def test_a_function_inside_of_torch_code_is_seen_at_the_module_that_calls_it():
+    model = nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), 2, enable_nested_tensor=False)
+    with torch.no_grad():
+        model.layers[1].linear1.bias[:7] = -50.0
+    finding = the_finding(observe(Problem(model, torch.randn(8, 6, 8))), DeadUnits())
+    assert (finding.modules, finding.evidence["num_dead"]) == (("layers.1",), 7)
+
+
+def test_a_module_is_not_judged_twice():
+    recording = seen(Net(nn.ReLU()))
+    assert functional_activations(recording) == []
+    assert len(recording.units) == 1
+
+
+def test_a_margin_that_is_met_is_no_dead_unit():
+    class Margin(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embed = nn.Linear(8, 4)
+
+        def forward(self, x):
+            distances = torch.cdist(self.embed(x), self.embed(x.flip(0)))
+            return F.relu(distances - 100.0).mean() + distances.mean()
+
+    assert isinstance(DeadUnits().check(observe(Problem(Margin(), torch.randn(64, 8)))), NotApplicable)
+
+
+@pytest.mark.parametrize("name", SQUASHING)
+def test_a_saturated_function_is_found_with_its_line(name):
+    torch.manual_seed(0)
+    finding = the_finding(seen(Net(SQUASHING[name]), scale=1e4), SaturatedActivation())
+    assert finding.modules == ("",)
+    (line,) = finding.lines
+    assert "self.function(x)" in line.code or "lambda x" in line.code  # a lambda is the user's line, too
+    assert_well_said([finding])
+
+
+@pytest.mark.parametrize("name", SQUASHING)
+def test_one_that_is_not_saturated_is_no_alarm(name):
+    torch.manual_seed(0)
+    assert SaturatedActivation().check(seen(Net(SQUASHING[name]))) == []
+
+
+@pytest.mark.parametrize(
+    ("function", "derivative"),
+    [
+        (torch.sigmoid, lambda x: 4.0 * torch.sigmoid(x) * (1.0 - torch.sigmoid(x))),
+        (torch.tanh, lambda x: 1.0 - torch.tanh(x) ** 2),
+        (F.softsign, lambda x: 1.0 / (1.0 + x.abs()) ** 2),
+        (F.hardtanh, lambda x: (x.abs() < 1.0).double()),
+    ],
+)
+def test_the_mean_derivative_is_that_of_calculus(function, derivative):
+    torch.manual_seed(0)
+    model = Net(function)
+    inputs = 3.0 * torch.randn(64, 8, generator=torch.Generator().manual_seed(0))
+    x = model.first(inputs).detach().double()
+    (found,) = functional_activations(seen(model, scale=3.0))
+    assert found.mean_derivative == pytest.approx(float(derivative(x).mean()), rel=1e-5)
+    assert found.input_rms == pytest.approx(float(x.square().mean().sqrt()), rel=1e-6)
+
+
+def test_an_output_may_be_certain():
+    class Certain(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(8, 3)
+
+        def forward(self, x):
+            return torch.sigmoid(self.layer(x)).clamp(1e-7, 1.0 - 1e-7)
+
+    verdict = SaturatedActivation().check(seen(Certain(), scale=1e4))
+    assert [finding.severity for finding in verdict] == [Severity.INFO]
+
+
+class Attention(nn.Module):
+    """One head, whose scores can be scaled and masked."""
+
+    def __init__(self, scale, *, masked=0):
+        super().__init__()
+        self.query, self.key, self.value = nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, 3)
+        self.scale, self.masked = scale, masked
+
+    def forward(self, x):
+        scores = self.scale * self.query(x) @ self.key(x).mT
+        if self.masked:
+            scores = scores.index_fill(-1, torch.arange(self.masked), -1e9)
+        return F.softmax(scores, dim=-1) @ self.value(x)
+
+
+@pytest.mark.parametrize(
+    ("scale", "masked", "is_saturated"), [(0.3, 0, False), (1e3, 0, True), (0.3, 4, False), (0.3, 5, False)]
+)
+def test_a_softmax_is_saturated_where_its_probabilities_are_zero_and_one(scale, masked, is_saturated):
+    torch.manual_seed(0)  # with five of six keys masked each row has one key left: certain by right
+    recording = observe(Problem(Attention(scale, masked=masked), torch.randn(8, 6, 8)))
+    verdict = SaturatedActivation().check(recording)
+    assert bool(verdict) is is_saturated or isinstance(verdict, NotApplicable)
+    assert isinstance(verdict, NotApplicable) is (masked == 5)
+
+
+def test_the_derivative_of_a_softmax_is_the_trace_of_its_jacobian():
+    torch.manual_seed(0)
+    model = Attention(1.0)
+    inputs = torch.randn(4, 6, 8, generator=torch.Generator().manual_seed(0))
+    probabilities = F.softmax(model.query(inputs) @ model.key(inputs).mT, -1).detach().double().reshape(-1, 6)
+    traces = [float(torch.trace(torch.diag(p) - torch.outer(p, p))) / (1.0 - 1.0 / 6.0) for p in probabilities]
+    (found,) = functional_activations(observe(Problem(model, inputs)))
+    assert found.mean_derivative == pytest.approx(sum(traces) / len(traces), rel=1e-5)
+
+
+def test_without_lines_functions_are_not_looked_at_and_it_says_so():
+    verdict = DeadUnits().check(seen(with_dead_units(F.relu, 5), lines=False))
+    assert isinstance(verdict, NotApplicable)
+    assert "functions" in verdict.reason
+
+
+def test_two_of_a_name_in_one_forward_are_told_apart():
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second, self.third = nn.Linear(8, 16), nn.Linear(16, 16), nn.Linear(16, 3)
+            with torch.no_grad():
+                self.second.bias[:4] = -50.0
+
+        def forward(self, x):
+            x = F.relu(self.first(x))
+            x = F.relu(self.second(x))  # second
+            return self.third(x)
+
+    finding = the_finding(seen(Twice()), DeadUnits())
+    assert [line.code for line in finding.lines] == ["x = F.relu(self.second(x))  # second"]
+
+
+@pytest.mark.parametrize("function", [F.relu, torch.sigmoid, lambda x: x.relu_(), lambda x: x.softmax(-1)])
+def test_looking_at_functions_leaves_no_trace(function):
+    torch.manual_seed(0)
+    model = Net(function)
+    inputs = torch.randn(64, 8)
+    model(inputs).square().mean().backward()
+    gradients = [parameter.grad.clone() for parameter in model.parameters()]
+    model.zero_grad()
+    with record(model) as recorder, recorder.trace_lines():
+        model(inputs).square().mean().backward()
+    assert all(torch.equal(p.grad, gradient) for p, gradient in zip(model.parameters(), gradients, strict=True))
