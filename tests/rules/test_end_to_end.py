@@ -219,6 +219,15 @@ BROKEN = {
         ),
         [("HW103", ERROR, "4")],
     ),
+    "one layer's weights zero": (
+        lambda: _judged(
+            nn.Sequential(nn.Linear(8, 8), nn.Tanh(), broken.zeroed(nn.Linear(8, 8)), nn.Tanh(), nn.Linear(8, 1)),
+            SAMPLES,
+            torch.ones(64, 1),
+            nn.MSELoss(),
+        ),
+        [("HW103", WARNING, "2")],
+    ),
     "two layers' weights zero": (
         lambda: _judged(
             nn.Sequential(
@@ -270,11 +279,6 @@ def test_a_broken_network_is_found(name):
             (broken.gaussian(8, 16), broken.gaussian(8, 4)),
             "two steps",
         ),
-        (
-            lambda: nn.Sequential(nn.Linear(8, 8), nn.Tanh(), broken.zeroed(nn.Linear(8, 8)), nn.Linear(8, 1)),
-            SAMPLES,
-            "one step",
-        ),
     ],
 )
 @pytest.mark.parametrize("loss", [_square_from_one, None])
@@ -295,6 +299,12 @@ def test_a_zero_that_does_not_end_is_said_not_to(name):
     judge, _ = BROKEN[name]
     (finding,) = [finding for finding in judge() if finding.code == "HW103"]
     assert finding.cause.endswith("Two steps of training, tried on this batch, do not change it.")
+
+
+def test_a_plain_network_that_waits_for_a_step_is_told_that_it_ends():
+    judge, _ = BROKEN["one layer's weights zero"]
+    (finding,) = [finding for finding in judge() if finding.code == "HW103"]
+    assert "becomes non-zero after one step of training (tried on this batch)" in finding.cause
 
 
 def test_a_zero_weight_that_the_optimiser_does_not_hold_is_not_said_to_heal():

@@ -31,11 +31,11 @@ _SCALE = "Multiply the loss before backward() (torch.amp.GradScaler does), or co
 class ZeroGradient:
     """HW103: an exactly zero activation gradient although the loss has a slope at the output.
 
-    Where a parameter that is all zero causes it and a step or two of training, tried on this batch, end it, it is only worth
-    knowing. Where that was not tried and the parameter gets a gradient itself, the zero should be gone after one step: inside
-    a branch (ReZero, zero-gamma, LoRA's B, adaLN-Zero), in the last layer of a network with such branches (Fixup) and
-    behind layers that are frozen anyway that is a design; where all of a plain network waits for that step, it is a
-    warning. No threshold: zero is zero.
+    Where a parameter that is all zero causes it and gets a gradient itself, the zero should be gone after one step; where a
+    step or two were tried on this batch, it is known whether it is. Inside a branch (ReZero, zero-gamma, LoRA's B,
+    adaLN-Zero), in the last layer of a network with such branches (Fixup) and behind layers that are frozen anyway a
+    zero that ends is a design, and only worth knowing; where all of a plain network waits for it, it is a warning. No
+    threshold: zero is zero.
     """
 
     code: ClassVar[str] = "HW103"
@@ -161,9 +161,9 @@ def _calls_that_fade_over_time(recording: Recording) -> set[int]:
 
 
 def _severity(kind: Kind, *, is_design: bool) -> Severity:
-    if kind in (Kind.DESIGN, Kind.HEALED) or (is_design and kind is not Kind.FAULT):
+    if kind is Kind.DESIGN or (is_design and kind is not Kind.FAULT):
         return Severity.INFO
-    return Severity.WARNING if kind is Kind.HEALS else Severity.ERROR
+    return Severity.WARNING if kind in (Kind.HEALS, Kind.HEALED) else Severity.ERROR
 
 
 class _Ways:
