@@ -9,22 +9,25 @@ from typing import ClassVar
 
 from headwater.analysis import lines_of_modules, time_steps, waterfall
 from headwater.analysis.gain import backward_gain, cotangent, decades
+from headwater.analysis.gradient_measures import GradientMeasures, gradient_measures
 from headwater.analysis.gradient_path import (
     Layer,
     headwaters,
     leaf_calls,
     median_decades,
     pooling_decades,
-    rate_decades_per_layer,
     returns_a_number,
     trainable_layers,
 )
 from headwater.analysis.scaled_starts import attention_decades, averaging_decades, small_head_decades
 from headwater.findings import Finding, NotApplicable, Severity, Verdict
 from headwater.recording import Call, Recording, SourceLine
+from headwater.rules.measures_in_words import measures_evidence, rate_in_words, reach_in_words
 from headwater.rules.over_time import vanishing_finding
 from headwater.rules.way_of_the_gradient import Change, cause_in_words, change_on_the_way, lines_of_part, remedies_for
 from headwater.rules.wording import counted, distinct
+
+_AT_ONE_PLACE = " It is a change of scale at one place, not a loss in every layer, and the output is as sensitive to the first layers as to the last."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +39,9 @@ class VanishingGradient:
     loss nor the width of a layer enters. What average pooling divides by is added back, and so is what an output layer that starts
     small costs beyond the default; a layer inside a block counts as reached where the block's input is: a branch that is
     scaled down (LayerScale) is a design.
+
+    Where all of the loss is that of one place that is no weight, activation or norm, and the relative effect of the first layers
+    on the output (their elasticity) is whole, numbers are only rescaled there (muP's output multiplier): that is information.
 
     Over the time steps of a recurrent module the weights are shared, and the gradients of all steps are added up: early steps
     that get less are heard less, until rounding leaves nothing of them in the sum. The bounds are those of that sum.
@@ -94,8 +100,12 @@ class VanishingGradient:
         severity = self._severity(lost + averaging + head - lost_over_time)
         if severity is None:
             return []
-        given_back = {"pooling_decades": -(reach + lost) - averaging, "small_head_decades": -head}
-        return [self._finding(recording, layers, lost + averaging + head, given_back, severity)]
+        measures = gradient_measures(recording, layers)
+        lost += averaging + head
+        if measures.is_a_mere_scale(-lost, self.info_decades):
+            severity = Severity.INFO
+        given_back = {"pooling_decades": -(reach + lost) + head, "small_head_decades": -head}
+        return [self._finding(recording, layers, lost, given_back, severity, measures)]
 
     def _severity(self, lost_decades: float) -> Severity | None:
         if lost_decades >= self.error_decades:
@@ -111,21 +121,20 @@ class VanishingGradient:
         lost: float,
         given_back: Mapping[str, float],
         severity: Severity,
+        measures: GradientMeasures,
     ) -> Finding:
         first = headwaters(layers)[0]
-        rate = rate_decades_per_layer(layers)
+        at_one_place = measures.is_a_mere_scale(-lost, self.info_decades)
         loss = change_on_the_way(recording, first.call)
         steep = self._steep_calls(recording, lost, after=first.call.depth)
         evidence: dict[str, float | int | str] = {
             "lost_decades": lost,
             **given_back,
-            "rate_decades_per_layer": rate,
-            "factor_per_layer": 10**rate,
+            **measures_evidence(measures),
             "num_layers": len(layers),
             "first_layer_gradient_norm": first.gradient_norm,
             **loss.evidence(),
         }
-        per_layer = f": a factor of {10**rate:.3g} per layer" if math.isfinite(rate) else ""
         return Finding(
             code=self.code,
             name=self.name,
@@ -134,7 +143,8 @@ class VanishingGradient:
             cause=cause_in_words(loss),
             message=(
                 f"The gradient loses {lost:.1f} decades on its way from the output to the first of "
-                f"{counted(len(layers), 'layer')}{per_layer}."
+                f"{counted(len(layers), 'layer')}{'' if at_one_place else rate_in_words(measures)}."
+                f"{_AT_ONE_PLACE if at_one_place else ''}{reach_in_words(measures, recording)}"
             ),
             evidence=evidence,
             remedies=remedies_for(loss, steep),

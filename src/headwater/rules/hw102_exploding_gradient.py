@@ -9,22 +9,25 @@ from typing import ClassVar
 
 from headwater.analysis import time_steps
 from headwater.analysis.gain import backward_gain, cotangent, decades, norm_ratio
+from headwater.analysis.gradient_measures import GradientMeasures, gradient_measures
 from headwater.analysis.gradient_path import (
     Layer,
     headwaters,
     leaf_calls,
     median_decades,
-    rate_decades_per_layer,
     returns_a_number,
     trainable_layers,
 )
 from headwater.findings import Finding, NotApplicable, Severity, Verdict
 from headwater.recording import Call, Recording, SignalKind
+from headwater.rules.measures_in_words import measures_evidence, rate_in_words
 from headwater.rules.over_time import exploding_finding
 from headwater.rules.way_of_the_gradient import change_on_the_way, growth_in_words, lines_of_part
 from headwater.rules.wording import counted, distinct, listed, named
 
 _GRADIENTS = (SignalKind.ACTIVATION_GRADIENT, SignalKind.INPUT_GRADIENT)
+
+_AT_ONE_PLACE = " It is a change of scale at one place, not a growth in every layer."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +41,7 @@ class ExplodingGradient:
         call_gain: backward gain of a single call that no initialisation explains (dividing by a norm or a deviation
             near zero does it). It counts where the gradient behind it has grown by `warning_decades` in all, and is an
             error where that reaches a layer with weights, not only a learned token or position that starts at zero.
+        scale_decades: growth that, without the one place where numbers are rescaled, counts as some; HW101's for information.
     """
 
     code: ClassVar[str] = "HW102"
@@ -46,6 +50,7 @@ class ExplodingGradient:
     warning_decades: float = 3.0
     error_decades: float = 4.8
     call_gain: float = 1e4
+    scale_decades: float = 2.0
 
     def check(self, recording: Recording) -> Verdict:
         """A finding for the calls that multiply the gradient, or else for the network as a whole."""
@@ -65,7 +70,7 @@ class ExplodingGradient:
         findings = [*in_time, *([self._at_calls(at_calls, Severity.INFO)] if at_calls else [])]
         grown = median_decades(layer.gain_decades for layer in headwaters(layers))
         if self.warning_decades <= grown - explained < math.inf:
-            findings.append(self._over_layers(recording, layers, grown))
+            findings.append(self._over_layers(recording, layers, grown, gradient_measures(recording, layers)))
         return findings
 
     def _multiplying_calls(self, recording: Recording, growing_over_time: set[str]) -> list[tuple[float, Call]]:
@@ -105,26 +110,27 @@ class ExplodingGradient:
             ),
         )
 
-    def _over_layers(self, recording: Recording, layers: Sequence[Layer], grown: float) -> Finding:
-        rate = rate_decades_per_layer(layers)
+    def _over_layers(
+        self, recording: Recording, layers: Sequence[Layer], grown: float, measures: GradientMeasures
+    ) -> Finding:
+        at_one_place = measures.is_a_mere_scale(grown, self.scale_decades)
+        severity = Severity.ERROR if grown >= self.error_decades else Severity.WARNING
         first = headwaters(layers)[0]
         change = change_on_the_way(recording, first.call)
         adding = change.adding
         evidence: dict[str, float | int | str] = {
             "grown_decades": grown,
-            "rate_decades_per_layer": rate,
-            "factor_per_layer": 10**rate,
+            **measures_evidence(measures),
             "num_layers": len(layers),
             "first_layer_gradient_norm": first.gradient_norm,
             **change.evidence(),
         }
-        per_layer = f": a factor of {10**rate:.3g} per layer" if math.isfinite(rate) else ""
         growth = growth_in_words(change)
         at = f", above all at {listed([part.name for part in adding if part.name][:2])} calls" if adding else ""
         return Finding(
             code=self.code,
             name=self.name,
-            severity=Severity.ERROR if grown >= self.error_decades else Severity.WARNING,
+            severity=Severity.INFO if at_one_place else severity,
             modules=(first.call.module,),
             cause=(
                 f"Layer after layer multiplies the gradient{f': {growth}' if growth else at}. The weights are too large for "
@@ -132,7 +138,8 @@ class ExplodingGradient:
             ),
             message=(
                 f"The gradient grows by {grown:.1f} decades on its way from the output to the first of "
-                f"{counted(len(layers), 'layer')}{per_layer}."
+                f"{counted(len(layers), 'layer')}{'' if at_one_place else rate_in_words(measures)}."
+                f"{_AT_ONE_PLACE if at_one_place else ''}"
             ),
             evidence=evidence,
             remedies=(
