@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -14,14 +13,16 @@ from torch import Tensor, nn
 from torch.nn.parameter import UninitializedBuffer, is_lazy
 
 from headwater.capture import torch_internals
+from headwater.capture.forward_pass import arguments, called, loss_of
 from headwater.capture.next_step import NextStep, next_step
 from headwater.capture.optimizer_copy import parameters_of
+from headwater.capture.per_sample import per_sample
 from headwater.capture.precision import has_few_bits, precision_asked_for, within_range
 from headwater.capture.preservation import gradients_preserved, preserved
 from headwater.capture.problem import Problem, ProblemError
 from headwater.capture.recorder import Recorder, record
 from headwater.capture.source_lines import operation_name, source_line
-from headwater.capture.structure import map_tensors, named_tensors
+from headwater.capture.structure import named_tensors
 from headwater.capture.symmetry import symmetric_units
 from headwater.recording import NonFiniteOperation, Recording, SignalKind, extended
 from headwater.recording.recording import KINDS
@@ -32,7 +33,13 @@ _MAX_SCALE_EXPONENT = 120
 
 
 def observe(
-    problem: Problem, *, seed: int = 0, lines: bool = True, exponents: bool = False, precision: str | None = None
+    problem: Problem,
+    *,
+    seed: int = 0,
+    lines: bool = True,
+    exponents: bool = False,
+    precision: str | None = None,
+    samples: int | None = 0,
 ) -> Recording:
     """The recording of one forward and backward pass.
 
@@ -48,6 +55,8 @@ def observe(
         lines: also trace which line of code each operation was called from.
         exponents: also count the gradients' elements per binary exponent; done anyway where weights have 16 bits or fewer.
         precision: the format that shall be asked about, as "float16"; counts exponents too.
+        samples: how many samples' own gradients are looked at, in passes of their own; None for as many as `per_sample` thinks
+            fit.
 
     Raises:
         ProblemError: the forward pass, the loss or the backward pass failed, the loss is no scalar with a gradient, or there
@@ -67,7 +76,12 @@ def observe(
     if exponent:  # but the optimiser steps with the loss as it is
         recording, _ = _run(model, problem, look, exponent)
     recording = step.added_to(extended(recording, series=asked))
-    if lines and _is_broken(recording):
+    is_broken = _is_broken(recording)
+    if samples != 0 and not is_broken:
+        scale = recording.context.backward_scale_exponent
+        own = per_sample(model, problem, recording, samples=samples, seed=seed, scale_exponent=scale)
+        recording = extended(recording, series=own)
+    if lines and is_broken:
         recording = extended(recording, culprits=_culprits(model, problem))
     return recording
 
@@ -90,7 +104,7 @@ def _is_broken(recording: Recording) -> bool:
 
 def _culprits(model: nn.Module, problem: Problem) -> list[NonFiniteOperation]:
     """The operations that made the first NaN and the first infinity: by a second forward pass, with the same bits."""
-    args, kwargs = _arguments(problem.inputs)
+    args, kwargs = arguments(problem.inputs)
     with (
         preserved(*_modules_of(model, problem)),
         torch.inference_mode(False),
@@ -98,9 +112,9 @@ def _culprits(model: nn.Module, problem: Problem) -> list[NonFiniteOperation]:
         record(model) as recorder,
         recorder.search_non_finite() as search,
     ):
-        output = _called("the forward pass failed on the inputs", model, *args, **kwargs)
+        output = called("the forward pass failed on the inputs", model, *args, **kwargs)
         with suppress(ProblemError):  # which the first pass has told already
-            _loss(problem, output)
+            loss_of(problem, output)
         found = [culprit for culprit in (search.first_infinity, search.first_nan) if culprit is not None]
         return [
             NonFiniteOperation(
@@ -122,7 +136,7 @@ def _copies_of_lazy_buffers(model: nn.Module) -> dict[int, Any]:
 
 
 def _run(model: nn.Module, problem: Problem, look: _Look, scale_exponent: int) -> tuple[Recording, NextStep]:
-    args, kwargs = _arguments(problem.inputs)
+    args, kwargs = arguments(problem.inputs)
     failure, loss, twins, step = "", None, [], NextStep()
     with (
         preserved(*_modules_of(model, problem)),
@@ -131,9 +145,9 @@ def _run(model: nn.Module, problem: Problem, look: _Look, scale_exponent: int) -
         record(model, exponents=look.exponents) as recorder,
     ):
         with recorder.trace_lines() if look.lines else nullcontext():
-            output = _called("the forward pass failed on the inputs", model, *args, **kwargs)
+            output = called("the forward pass failed on the inputs", model, *args, **kwargs)
             try:
-                loss = _loss(problem, output)
+                loss = loss_of(problem, output)
             except ProblemError as error:
                 if not _is_non_finite(output):
                     raise
@@ -164,7 +178,7 @@ def _differentiate(
         roots, cotangents = [loss], [torch.full_like(loss, 2.0**scale_exponent)]
     recorder.follow_operations(roots)
     with gradients_preserved(_other_leaves(roots, model)):
-        _called("the backward pass failed", torch.autograd.backward, roots, cotangents)
+        called("the backward pass failed", torch.autograd.backward, roots, cotangents)
     if problem.optimizer is not None:
         recorder.note_trained(parameters_of(problem.optimizer))
     _note(recorder, problem, loss, seed, scale_exponent)
@@ -179,59 +193,6 @@ def _is_non_finite(output: Any) -> bool:
 
 def _modules_of(model: nn.Module, problem: Problem) -> list[nn.Module]:
     return [model, problem.loss] if isinstance(problem.loss, nn.Module) else [model]
-
-
-def _arguments(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    copied = map_tensors(dict(inputs) if isinstance(inputs, Mapping) else inputs, _detached_copy)
-    if isinstance(copied, dict):
-        if not all(isinstance(key, str) for key in copied):
-            raise ProblemError("expected the keys of a dict of inputs to be the names of the model's arguments")
-        return (), copied
-    if isinstance(copied, tuple) and not hasattr(copied, "_fields"):
-        return copied, {}
-    return (copied,), {}
-
-
-def _detached_copy(tensor: Tensor) -> Tensor:
-    return tensor.detach().clone().requires_grad_(tensor.requires_grad)
-
-
-def _called(what_failed: str, function: Any, *args: Any, **kwargs: Any) -> Any:
-    try:
-        return function(*args, **kwargs)
-    except Exception as error:
-        message = str(error).strip().splitlines()
-        first_line = message[0] if message else "no message"
-        raise ProblemError(f"{what_failed}: {type(error).__name__}: {first_line}") from error
-
-
-def _loss(problem: Problem, output: Any) -> Tensor | None:
-    """The scalar to differentiate; None where random cotangents shall be used."""
-    if problem.loss is not None:
-        targets = () if problem.targets is None else (problem.targets,)
-        loss = _called("the loss failed on the model's output", problem.loss, output, *targets)
-        where = "the loss"
-    elif isinstance(output, Tensor):
-        if output.dim():
-            return None
-        loss, where = output, "the model's scalar output"
-    else:
-        loss, where = getattr(output, "loss", None), "the output's .loss"
-        if loss is None:
-            return None
-    if not isinstance(loss, Tensor):
-        raise ProblemError(f"expected {where} to be a scalar tensor, got {type(loss).__name__}")
-    if loss.numel() != 1:
-        raise ProblemError(
-            f"expected {where} to be a scalar, got shape {tuple(loss.shape)}; "
-            "reduce it, for example with .mean() or reduction='mean'"
-        )
-    if not loss.requires_grad:
-        raise ProblemError(
-            f"{where} does not depend on any parameter through autograd: look for detach(), torch.no_grad(), "
-            "argmax or .item() on the way, or for a new tensor made from the values"
-        )
-    return loss
 
 
 def _random_cotangents(output: Any, seed: int) -> tuple[list[Tensor], list[Tensor]]:
