@@ -320,5 +320,7 @@ def test_the_cheap_mode_looks_at_no_samples_unless_it_is_told_to():
     assert diagnose(*problem, loss=loss, samples=0).noise == ()
     assert {part.num_slices for part in diagnose(*problem, loss=loss, lines=False, samples=4).noise} == {4}
     assert {part.num_slices for part in diagnose(*problem, loss=loss).noise} == {8}
+    alone = observe(Problem(*problem, loss), samples=1).series(per_sample.NO_SLICES)
+    assert [one.item for one in alone] == ["one sample alone, as samples=1 asks for, has no other to be compared with"]
     with pytest.raises(ValueError, match="at least 0"):
         diagnose(*problem, loss=loss, samples=-1)

@@ -35,7 +35,7 @@ class Cutting:
         """Up to `most` slices, and not fewer than half of that where there are samples enough: as leaves out the fewest.
 
         Raises:
-            CannotTellApartError: there are no two samples.
+            CannotTellApartError: there are no two samples, or no two are asked for.
 
         >>> import torch
         >>> def of(size):
@@ -44,8 +44,10 @@ class Cutting:
         (Cutting(size=8, number=8, length=1), Cutting(size=64, number=16, length=4), Cutting(size=31, number=15, length=2))
         """
         size = batch_size(problem.inputs)
-        if min(size, most) < 2:
+        if size < 2:
             raise CannotTellApartError("there is but one sample in the batch")
+        if most < 2:
+            raise CannotTellApartError("one sample alone, as samples=1 asks for, has no other to be compared with")
         number = size if size <= most else min(range(most, most // 2, -1), key=lambda n: size % n)
         return cls(size, number, size // number)
 
