@@ -48,7 +48,7 @@ def diagnosis():
 def test_a_network_that_vanishes_is_called_vanishing(diagnosis):
     assert diagnosis.findings[0].code == "HW101"
     assert diagnosis.findings[0].message in " ".join(str(diagnosis).split())
-    assert repr(diagnosis) == "<Diagnosis of Sequential: HW101, HW204>"
+    assert repr(diagnosis) == "<Diagnosis of Sequential: HW101, HW204, HW106>"
 
 
 def test_diagnose_takes_a_dict_of_inputs_and_needs_no_loss():

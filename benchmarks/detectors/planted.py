@@ -22,6 +22,7 @@ def cases() -> Iterator[Case]:
     """All of them."""
     yield from _vanishing_and_exploding()
     yield from _broken_elsewhere()
+    yield from _shattered_and_noisy()
     yield from _optimisers()
     yield from _healthy()
 
@@ -155,6 +156,50 @@ def _broken_elsewhere() -> Iterator[Case]:
     yield _case("hidden copies of one unit", _copied, "HW403", "0")
     yield _case("attention without shortcuts", _PureAttention, "HW204", inputs=lambda _: torch.randn(1, 16, 16))
     yield _case("30 sigmoid layers, all samples one", partial(_stack, nn.Sigmoid, 30, 32), "HW204", width=32)
+
+
+def _shattered_and_noisy() -> Iterator[Case]:
+    he, chaotic = broken.he, partial(_scaled, 2.0)
+    for depth in (50, 100):
+        yield _case(f"{depth} layers of batch norm", partial(_bare, nn.ReLU, depth, 64, he, True), "HW105", width=64)
+    for width in (64, 256):
+        make = partial(_bare, nn.Tanh, 60, width, chaotic)
+        yield _case(f"60 chaotic tanh layers of width {width}", make, "HW105", width=width)
+    yield _case("120 He-ReLU layers", partial(_bare, nn.ReLU, 120, 512, he), "HW105", width=512)
+    for rate, depth in ((0.9, 3), (0.95, 2), (0.8, 6)):
+        make = partial(_dropping, rate, depth)
+        yield _case(f"dropout {rate:g} in {depth} layers", make, "HW106", "0", width=64)
+    # Healthy look-alikes: the same, but less of it, and data without a signal.
+    for depth in (10, 20):
+        yield _case(f"healthy {depth} layers of batch norm", partial(_bare, nn.ReLU, depth, 64, he, True), width=64)
+    yield _case("healthy 34 He-ReLU layers", partial(_bare, nn.ReLU, 34, 128, he), width=128)
+    yield _case("healthy 10 chaotic tanh layers", partial(_bare, nn.Tanh, 10, 64, chaotic), width=64)
+    yield _case("healthy 50 normalised shortcuts", partial(healthy.residual, 50), width=16)
+    for rate, depth in ((0.1, 6), (0.5, 2), (0.5, 4)):
+        yield _case(f"healthy dropout {rate:g} in {depth} layers", partial(_dropping, rate, depth), width=64)
+    yield _case("healthy outputs that nothing predicts", partial(_stack, nn.ReLU, 3, 64), width=64, loss=_unpredictable)
+
+
+def _bare(
+    activation: Make, num_layers: int, width: int, init: Callable[[Tensor], object], normalised: bool = False
+) -> nn.Module:
+    """Layers without biases, the activation after each but the last, batch normalisation before it."""
+    layers: list[nn.Module] = []
+    for _ in range(num_layers - 1):
+        linear = nn.Linear(width, width, bias=False)
+        init(linear.weight)
+        layers += [linear, *([nn.BatchNorm1d(width)] if normalised else []), activation()]
+    return nn.Sequential(*layers, nn.Linear(width, 10))
+
+
+def _dropping(rate: float, num_layers: int, width: int = 64) -> nn.Module:
+    hidden = [(nn.Linear(width, width), nn.ReLU(), nn.Dropout(rate)) for _ in range(num_layers)]
+    return nn.Sequential(*(module for modules in hidden for module in modules), nn.Linear(width, 10))
+
+
+def _unpredictable(output: Tensor) -> Tensor:
+    generator = torch.Generator().manual_seed(len(output))
+    return F.cross_entropy(output, torch.randint(0, output.shape[1], (len(output),), generator=generator))
 
 
 def _masked_loss(output: Tensor) -> Tensor:

@@ -13,11 +13,13 @@ from headwater import recording as recordings
 from headwater.analysis import (
     DepthProfile,
     ExpectedRate,
+    GradientNoise,
     LineCost,
     TimeSteps,
     Waterfall,
     depth_profile,
     expected_rate,
+    gradient_noise,
     line_costs,
     time_steps,
     waterfall,
@@ -86,6 +88,11 @@ class Diagnosis:
     def time_steps(self) -> tuple[TimeSteps, ...]:
         """The gradient over the time steps of each recurrent module, in execution order; empty where there is none."""
         return time_steps(self.recording)
+
+    @cached_property
+    def noise(self) -> tuple[GradientNoise, ...]:
+        """Signal and noise of each parameter's gradient; empty where samples were not looked at one by one."""
+        return gradient_noise(self.recording)
 
     def annotate(
         self,
@@ -166,6 +173,7 @@ def diagnose(
     lines: bool = True,
     seed: int = 0,
     precision: str | None = None,
+    samples: int | None = None,
     rules: Sequence[Rule] = ALL_RULES,
 ) -> Diagnosis:
     """What one forward and backward pass of a model says about its gradient. Leaves no trace on the model.
@@ -181,10 +189,14 @@ def diagnose(
         seed: of the random cotangents.
         precision: a format to ask about what it would lose of the gradients: "float16", "bfloat16", "float8_e4m3fn" or
             "float8_e5m2".
+        samples: how many samples' own gradients are looked at, for HW105 and HW106, in passes of their own (of a larger batch,
+            into how many slices it is cut). None: 16, or 4 slices of a model with a million parameters or more, and none without
+            `lines`; 0: none.
         rules: what to look for.
 
     Raises:
         ProblemError: the pass cannot be run; the message says what was expected, what arrived and what to do.
+        ValueError: a negative number of samples.
 
     >>> import torch
     >>> model = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Tanh(), torch.nn.Linear(4, 1))
@@ -193,8 +205,11 @@ def diagnose(
     """
     from headwater.capture import Problem, observe  # here, so that loading a saved recording needs no torch
 
+    if samples is not None and samples < 0:
+        raise ValueError(f"expected samples to be at least 0 (0 for none) or None, got {samples}")
     problem = Problem(model, inputs, targets, loss, optimizer)
-    return judge(observe(problem, seed=seed, lines=lines, precision=precision), rules)
+    samples = 0 if samples is None and not lines else samples
+    return judge(observe(problem, seed=seed, lines=lines, precision=precision, samples=samples), rules)
 
 
 def judge(recording: Recording, rules: Sequence[Rule] = ALL_RULES) -> Diagnosis:

@@ -9,6 +9,9 @@ from headwater.analysis.gain import backward_gain as backward_gain
 from headwater.analysis.gain import cotangent as cotangent
 from headwater.analysis.gain import forward_gain as forward_gain
 from headwater.analysis.gain import gain_from_output_decades as gain_from_output_decades
+from headwater.analysis.gradient_noise import GradientNoise as GradientNoise
+from headwater.analysis.gradient_noise import gradient_noise as gradient_noise
+from headwater.analysis.gradient_noise import total_noise as total_noise
 from headwater.analysis.line_costs import LineCost as LineCost
 from headwater.analysis.line_costs import line_costs as line_costs
 from headwater.analysis.line_costs import lines_of_modules as lines_of_modules

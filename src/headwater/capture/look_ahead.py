@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from headwater.capture import torch_internals
 from headwater.capture.optimizer_copy import parameters_of
 from headwater.capture.passes import arguments_of, called, loss_of, modules_of, other_leaves, roots_of
 from headwater.capture.preservation import gradients_preserved, preserved
@@ -49,7 +50,7 @@ def look_ahead(model: nn.Module, problem: Problem, recording: Recording, seed: i
         return recording
     waiting = _without_gradient(recording)
     # Of several ranks one might have such a parameter and another none: the one would wait for the other for ever.
-    if not waiting or _is_one_of_several_ranks():
+    if not waiting or torch_internals.is_one_of_several_ranks():
         return recording
     try:
         found = _steps_to_gradient(model, problem, recording, waiting, seed)
@@ -57,11 +58,6 @@ def look_ahead(model: nn.Module, problem: Problem, recording: Recording, seed: i
         note = f"Whether zero gradients end after one step was not observed: {error!r:.200}."
         return replace(recording, context=replace(recording.context, notes=(*recording.context.notes, note)))
     return extended(recording, series=[_series(name, steps) for name, steps in found.items()])
-
-
-def _is_one_of_several_ranks() -> bool:
-    distributed = torch.distributed
-    return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
 
 
 def _without_gradient(recording: Recording) -> list[str]:

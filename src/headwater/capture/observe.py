@@ -18,6 +18,7 @@ from headwater.capture.loose_tensors import loose_tensors, untrained
 from headwater.capture.next_step import NextStep, next_step
 from headwater.capture.optimizer_copy import parameters_of
 from headwater.capture.passes import arguments_of, called, loss_of, modules_of, other_leaves, roots_of
+from headwater.capture.per_sample import per_sample
 from headwater.capture.precision import has_few_bits, precision_asked_for
 from headwater.capture.preservation import gradients_preserved, preserved
 from headwater.capture.problem import Problem, ProblemError
@@ -34,7 +35,13 @@ _MAX_SCALE_EXPONENT = 120
 
 
 def observe(
-    problem: Problem, *, seed: int = 0, lines: bool = True, exponents: bool = False, precision: str | None = None
+    problem: Problem,
+    *,
+    seed: int = 0,
+    lines: bool = True,
+    exponents: bool = False,
+    precision: str | None = None,
+    samples: int | None = 0,
 ) -> Recording:
     """The recording of one forward and backward pass.
 
@@ -50,6 +57,8 @@ def observe(
         lines: also trace which line of code each operation was called from.
         exponents: also count the gradients' elements per binary exponent; done anyway where weights have 16 bits or fewer.
         precision: the format that shall be asked about, as "float16"; counts exponents too.
+        samples: how many samples' own gradients are looked at, in passes of their own; None for as many as `per_sample` thinks
+            fit.
 
     Raises:
         ProblemError: the forward pass, the loss or the backward pass failed, the loss is no scalar with a gradient, or there
@@ -71,6 +80,10 @@ def observe(
     recording = step.added_to(extended(recording, series=asked))
     if _is_broken(recording):
         return extended(recording, culprits=_culprits(model, problem)) if lines else recording
+    if samples != 0:
+        scale = recording.context.backward_scale_exponent
+        own = per_sample(model, problem, recording, samples=samples, seed=seed, scale_exponent=scale)
+        recording = extended(recording, series=own)
     return look_ahead(model, problem, recording, seed)
 
 

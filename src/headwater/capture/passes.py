@@ -44,7 +44,8 @@ def arguments_of(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
 
 
 def _detached_copy(tensor: Tensor) -> Tensor:
-    return tensor.detach().clone().requires_grad_(tensor.requires_grad)
+    copied = tensor.detach().clone()
+    return copied.requires_grad_() if tensor.requires_grad else copied  # a transform of torch.func refuses even False
 
 
 def called(what_failed: str, function: Any, *args: Any, **kwargs: Any) -> Any:

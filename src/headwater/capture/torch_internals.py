@@ -146,6 +146,12 @@ def unseen(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]
     return hidden
 
 
+def is_one_of_several_ranks() -> bool:
+    """Whether other processes train with this one, and wait for it wherever they communicate."""
+    distributed = torch.distributed
+    return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
+
+
 def without_autocast() -> AbstractContextManager[None]:
     """Inside, autocast does not change the dtype that an operation computes in."""
     return torch._C._DisableAutocast()

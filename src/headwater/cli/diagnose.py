@@ -39,6 +39,11 @@ if TYPE_CHECKING:
 @click.option("--lines", "show_lines", is_flag=True, help="Print your source code with the decades of each line.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the random generators.")
 @click.option("--precision", help="Ask what a format would lose of the gradients: float16, float8_e5m2, ...")
+@click.option(
+    "--samples",
+    type=click.IntRange(min=0),
+    help="How many samples' own gradients to look at; 0 for none. [default: up to 16]",
+)
 @traceback_option
 def diagnose(
     target: str,

@@ -7,6 +7,8 @@ from headwater.rules.hw101_vanishing_gradient import VanishingGradient as Vanish
 from headwater.rules.hw102_exploding_gradient import ExplodingGradient as ExplodingGradient
 from headwater.rules.hw103_zero_gradient import ZeroGradient as ZeroGradient
 from headwater.rules.hw104_non_finite import NonFinite as NonFinite
+from headwater.rules.hw105_shattered_gradient import ShatteredGradient as ShatteredGradient
+from headwater.rules.hw106_noisy_gradient import NoisyGradient as NoisyGradient
 from headwater.rules.hw201_dead_units import DeadUnits as DeadUnits
 from headwater.rules.hw202_saturated_activation import SaturatedActivation as SaturatedActivation
 from headwater.rules.hw203_signal_scale import SignalScale as SignalScale
@@ -23,6 +25,8 @@ ALL_RULES: tuple[Rule, ...] = (
     ExplodingGradient(),
     ZeroGradient(),
     NonFinite(),
+    ShatteredGradient(),
+    NoisyGradient(),
     DeadUnits(),
     SaturatedActivation(),
     SignalScale(),

@@ -1,0 +1,272 @@
+"""How alike the gradients of like inputs are: pairs of samples a little apart, and one sample under two draws of noise.
+
+Balduzzi et al. 2017 (arXiv 1702.08591) compare gradients of different inputs under equal cotangents. The model runs once on some
+samples and once more with each moved a little toward another one, at the output of its first layer, so that token ids can be
+moved too. Both runs draw the same random numbers and send the same cotangent back.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from headwater.capture import torch_internals
+from headwater.capture.passes import arguments_of, called
+from headwater.capture.problem import Problem
+from headwater.capture.random_states import random_states, reseeded
+from headwater.capture.slices import CannotTellApartError, Cutting
+from headwater.capture.structure import named_tensors
+from headwater.recording import Combine, Recording, Series, SignalKind
+
+AT_1024TH, AT_8TH = "gradient_correlation_at_1024th", "gradient_correlation_at_8th"
+OF_SAMPLES, REPEATED = "gradient_correlation_of_samples", "gradient_correlation_repeated"
+_1024TH, _EIGHTH = 2.0**-10, 2.0**-3  # of the way from one sample to another
+# Above these, two standard errors from the mean, no more runs are needed: the rules' bounds are below.
+_SURELY_ALIKE, _SURELY_SAME = 0.5, 0.15
+_MOST_ROUNDS, _MOST_DRAWS = 8, 32
+_DEEP = 64  # layers; by the theory that HW105 goes by, 76 are
+# So many entries in all make the correlation of unrelated gradients 1 / sqrt(2**15) = 0.006.
+_ENOUGH_ENTRIES = 2**15
+
+
+def gradient_pairs(model: nn.Module, problem: Problem, recording: Recording, *, most: int, seed: int) -> list[Series]:
+    """Correlations of gradients with respect to the first layer's output, each as count, sum and sum of squares over the pairs.
+
+    `gradient_correlation_at_1024th`, and but for large models `gradient_correlation_at_8th`: of a sample and the point so far on
+    the way to another one; the
+    fourth entry is the sum of the correlations of the two points themselves. `gradient_correlation_of_samples`: the same of
+    different samples. `gradient_correlation_repeated`, only where the model draws random numbers: of the same point under two
+    draws. Correlation means cosine, under equal cotangents; the series are about the first layer's call.
+
+    Args:
+        model: which ran, inside of `preserved`.
+        problem: the whole batch; its loss is not used.
+        recording: of the whole batch.
+        most: samples; at least two are looked at, and fewer than `most` where each has many entries.
+        seed: of the cotangent and of the random generators.
+
+    Raises:
+        CannotTellApartError: there are fewer than two samples, no layer whose output has a row for each, or no gradient there.
+        ProblemError: the model does not run on a part of its batch.
+    """
+    size = Cutting.of(problem, 2).size
+    num_samples = size if _has_batch_statistics(model) else _num_samples(recording, size, most)
+    part = Cutting(size, 1, size).part(problem, 0, num_samples)
+    seam = _Seam(model, num_samples)
+    rounds = _Rounds(model, part, seam, seed)
+    here = rounds.run()
+    series = [*rounds.of_near_points(here), *rounds.of_repetitions(here)]
+    # Of a large model this would cost more than it tells: it is judged in deep ones only.
+    if num_samples >= min(size, most) or _num_layers(recording) >= _DEEP:
+        series.append(rounds.of_far_points(here))
+    name = next(name for name, module in model.named_modules() if module is seam.layer)
+    depth = next((call.depth for call in recording.calls if call.module == name), -1)
+    return [Series(what, name, depth, "", Combine.SUM, np.array(values)) for what, values in series]
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """Points at the output of the first layer and the gradients there: float64, shape (samples, entries)."""
+
+    points: Tensor
+    gradients: Tensor
+    is_random: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Rounds:
+    """Runs of a model on a few samples, as many as it takes to be sure."""
+
+    model: nn.Module
+    part: Problem
+    seam: _Seam
+    seed: int
+
+    def run(self, step: float = 0.0, *, shift: int = 1, draw: int = 0, cotangent: int = 0) -> _Run:
+        before = reseeded(self.seed + draw)
+        with self.seam.opened(step, shift):
+            args, kwargs = arguments_of(self.part.inputs)
+            output = called("the forward pass failed on a part of the batch", self.model, *args, **kwargs)
+            is_random = random_states() != before
+            sent = _cotangent(output, self.seam.num_samples, self.seed + cotangent)
+            return _Run(*self.seam.rows(sent), is_random)
+
+    def of_near_points(self, here: _Run) -> Iterator[tuple[str, list[float]]]:
+        """Different samples, and points a thousandth of the way from one to another."""
+        yield OF_SAMPLES, _moments(_cosines_of_different(here.gradients), _cosines_of_different(here.points))
+        values, own = Tensor(), Tensor()
+        for number in range(_MOST_ROUNDS):
+            if number:
+                here = self.run(cotangent=number)
+            near = self.run(_1024TH, shift=1 + number, cotangent=number)
+            values = torch.cat([values, _cosines(here.gradients, near.gradients).cpu()])
+            own = torch.cat([own, _cosines(here.points, near.points).cpu()])
+            if _low(values) > _SURELY_ALIKE:
+                break
+        yield AT_1024TH, _moments(values, own)
+
+    def of_far_points(self, here: _Run) -> tuple[str, list[float]]:
+        """Points an eighth of the way from one sample to another."""
+        far = self.run(_EIGHTH)
+        return AT_8TH, _moments(_cosines(here.gradients, far.gradients), _cosines(here.points, far.points))
+
+    def of_repetitions(self, first: _Run) -> Iterator[tuple[str, list[float]]]:
+        """The same points under several draws of the model's own random numbers; nothing of a model that draws none."""
+        if not first.is_random:
+            return
+        total = _normalised(first.gradients)
+        values = Tensor()
+        num_arrived = (total != 0).any(1).double()  # of draws, for each sample
+        for number in range(2, _MOST_DRAWS + 1):
+            drawn = _normalised(self.run(draw=number - 1).gradients)
+            total = total + drawn
+            num_arrived += (drawn != 0).any(1)
+            # Of all pairs of draws: |sum u|² = sum |u_r|² + sum of u_r . u_s over r != s. A gradient of zero is like none.
+            values = ((total.square().sum(1) - num_arrived) / (number * (number - 1)))[num_arrived > 0]
+            if _low(values) > _SURELY_SAME:
+                break
+        yield REPEATED, _moments(values)
+
+
+def _low(values: Tensor) -> float:
+    """Two standard errors below the mean."""
+    return float(values.mean() - 2.0 * values.std() / len(values) ** 0.5) if len(values) > 1 else math.nan
+
+
+def _has_batch_statistics(model: nn.Module) -> bool:
+    """Whether a sample's gradient depends on how many others there are."""
+    return any(isinstance(module, _BatchNorm) and module.training for module in model.modules())
+
+
+def _num_layers(recording: Recording) -> int:
+    owners = {parameter.module for parameter in recording.parameters if len(parameter.shape) > 1}
+    return sum(call.module in owners for call in recording.calls)
+
+
+def _num_samples(recording: Recording, size: int, most: int) -> int:
+    owners = {parameter.module for parameter in recording.parameters}
+    first = next(
+        (call for call in recording.calls if call.module in owners and not recording.children(call.depth)), None
+    )
+    outputs = [] if first is None else recording.select(SignalKind.ACTIVATION, depth=first.depth)
+    entries = max((math.prod(signal.shape[1:]) for signal in outputs), default=1)
+    return min(size, max(2, min(most, -(-_ENOUGH_ENTRIES // max(entries, 1)))))
+
+
+class _Seam:
+    """Where the network is cut open: the output of the first layer that has weights and returns a row for each sample.
+
+    Args:
+        model: whose layers are looked at.
+        num_samples: rows.
+    """
+
+    def __init__(self, model: nn.Module, num_samples: int) -> None:
+        self.layer: nn.Module | None = None
+        self.num_samples = num_samples
+        self._layers = [
+            module
+            for module in model.modules()
+            if not any(True for _ in module.children())
+            and any(True for _ in module.parameters(recurse=False))
+            and not torch_internals.is_script_module(module)
+        ]
+        self._output: Tensor | None = None  # in the first run
+        self._leaf: Tensor | None = None
+
+    @contextmanager
+    def opened(self, step: float, shift: int) -> Iterator[None]:
+        """Inside, the layer returns points that lie `step` of the way from each sample to the one `shift` before it."""
+        self._leaf = None
+        candidates = self._layers if self.layer is None else [self.layer]
+        hook = partial(self._replace, step, shift)
+        handles = [layer.register_forward_hook(hook) for layer in candidates]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                torch_internals.remove_hook(handle)
+
+    def _replace(self, step: float, shift: int, layer: nn.Module, _: Any, output: Any) -> Tensor | None:
+        if self._leaf is not None:
+            is_again = torch_internals.backward_is_running() and layer is self.layer  # a checkpoint's second forward
+            return self._leaf.clone() if is_again else None
+        if not self._has_rows(output):
+            return None
+        self.layer = layer
+        here = output.detach().clone() if self._output is None else self._output
+        self._output = here
+        partner = here.roll(1 + (shift - 1) % (self.num_samples - 1), 0)
+        points = torch.lerp(here, partner, step) if step else here.clone()
+        self._leaf = leaf = points.requires_grad_()
+        return leaf.clone()  # so that an in-place operation may follow
+
+    def _has_rows(self, output: Any) -> bool:
+        return (
+            type(output) is Tensor
+            and output.is_floating_point()
+            and output.dim() > 1
+            and len(output) == self.num_samples
+        )
+
+    def rows(self, cotangent: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """The points and their gradients, float64, shape (samples, entries)."""
+        output, sent, signs = cotangent
+        if self._leaf is None:
+            raise CannotTellApartError("no layer returned one tensor with a row for each sample")
+        (gradient,) = torch.autograd.grad([output], [self._leaf], [sent], allow_unused=True)
+        if gradient is None:
+            raise CannotTellApartError("no gradient reaches the first layer")
+        wide = gradient.detach().flatten(1).double() * signs[:, None]
+        if not torch.isfinite(wide).all():
+            raise CannotTellApartError("the gradient at the first layer is not finite")
+        return self._leaf.detach().flatten(1).double(), wide
+
+
+def _cotangent(output: Any, num_samples: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The first output with a row for each sample; N(0, 1), the same for every sample but for a sign; and the signs.
+
+    Under batch normalisation gradients sum to zero over the batch, which would leave nothing of equal ones. With signs that
+    cancel, which are taken out again, nothing is lost, and without batch statistics nothing changes.
+    """
+    for _, tensor in named_tensors(output):
+        if tensor.requires_grad and tensor.is_floating_point() and tensor.dim() and len(tensor) == num_samples:
+            generator = torch.Generator(device="cpu").manual_seed(seed)
+            row = torch.randn(tensor.shape[1:], generator=generator).to(tensor.device, tensor.dtype)
+            signs = 1.0 - 2.0 * (torch.arange(num_samples, device=tensor.device) % 2)
+            sent = row * signs.to(tensor.dtype).reshape(-1, *[1] * row.dim())
+            return tensor, sent, signs.double()
+    raise CannotTellApartError("the model returns no tensor with a row for each sample")
+
+
+def _cosines(a: Tensor, b: Tensor) -> Tensor:
+    """Of each row with its partner: 0 where one of the two is zero, and left out where both are."""
+    a, b = _normalised(a), _normalised(b)
+    return (a * b).sum(1)[(a != 0).any(1) | (b != 0).any(1)]
+
+
+def _cosines_of_different(rows: Tensor) -> Tensor:
+    rows = _normalised(rows)
+    rows = rows[(rows != 0).any(1)]
+    first, second = torch.triu_indices(len(rows), len(rows), 1, device=rows.device)
+    return (rows @ rows.mT)[first, second]
+
+
+def _normalised(rows: Tensor) -> Tensor:
+    largest = rows.abs().amax(1, keepdim=True)
+    return functional.normalize(torch.where(largest > 0.0, rows / largest, 0.0), dim=1)
+
+
+def _moments(values: Tensor, of_points: Tensor | None = None) -> list[float]:
+    moments = [float(len(values)), float(values.sum()), float(values.square().sum())]
+    return moments if of_points is None else [*moments, float(of_points.sum())]
