@@ -15,12 +15,14 @@ from headwater.analysis import (
     ExpectedRate,
     GradientNoise,
     LineCost,
+    LossScale,
     TimeSteps,
     Waterfall,
     depth_profile,
     expected_rate,
     gradient_noise,
     line_costs,
+    loss_scale,
     time_steps,
     waterfall,
 )
@@ -73,6 +75,11 @@ class Diagnosis:
     def waterfall(self) -> Waterfall:
         """The decades between the loss and the first layer, split by cause: the parts add up to the whole."""
         return waterfall(self.recording)
+
+    @cached_property
+    def loss_scale(self) -> LossScale | None:
+        """That the loss itself is far too steep or too flat, which no verdict depends on; None where it is neither."""
+        return loss_scale(self.recording)
 
     @cached_property
     def expected(self) -> ExpectedRate | None:

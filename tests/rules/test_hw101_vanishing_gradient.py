@@ -1,12 +1,16 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
+from headwater.capture import Problem, observe
 from headwater.findings import NotApplicable, Severity
 from headwater.recording import Context, RecordingBuilder
 from headwater.rules import VanishingGradient
+from tests.rules import broken_networks as broken
 from tests.rules.conclusions import assert_well_said, the_finding
 from tests.rules.recordings import Step, activation, chain, layers, of_norm
 
@@ -106,3 +110,50 @@ def test_the_thresholds_are_the_callers():
     recording = chain(layers(4, "Tanh", 0.1))
     assert VanishingGradient(warning_decades=2.5).check(recording)[0].severity is Severity.WARNING
     assert VanishingGradient(info_decades=4.0, warning_decades=5.0).check(recording) == []
+
+
+class Multiplied(nn.Module):
+    """A network whose output, or whose hidden signal after the third layer, is multiplied by a constant."""
+
+    def __init__(self, factor, *, at_output):
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(32, 32) for _ in range(8))
+        self.head = nn.Linear(32, 4)
+        self.factor, self.at_output = factor, at_output
+        for layer in self.layers:
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+            nn.init.uniform_(layer.bias, -0.2, 0.2)
+
+    def forward(self, x):
+        for index, layer in enumerate(self.layers):
+            x = torch.relu(layer(x))
+            if index == 2 and not self.at_output:
+                x = x * self.factor
+        return self.head(x) * self.factor if self.at_output else self.head(x)
+
+
+@pytest.mark.parametrize(("at_output", "severity"), [(True, Severity.INFO), (False, Severity.WARNING)])
+def test_an_output_multiplier_is_no_vanishing_and_a_signal_lost_below_the_biases_is(at_output, severity):
+    torch.manual_seed(0)
+    finding = the_finding(observe(Problem(Multiplied(1e-4, at_output=at_output), broken.gaussian(64, 32))), RULE)
+    assert finding.severity is severity
+    assert ("at one place" in finding.message) == at_output
+    assert_well_said([finding])
+
+
+def test_the_factor_per_layer_comes_with_an_interval():
+    torch.manual_seed(0)
+    finding = the_finding(observe(Problem(broken.plain(nn.Sigmoid, 20, 32), broken.gaussian(64, 32))), RULE)
+    low, high = finding.evidence["factor_per_layer_low"], finding.evidence["factor_per_layer_high"]
+    assert low < finding.evidence["factor_per_layer"] < high < 1.0
+    assert finding.evidence["elasticity_decades"] < -7.5
+
+
+def test_with_an_optimizer_it_says_how_many_weights_of_the_first_layers_do_not_move():
+    torch.manual_seed(0)
+    model = broken.plain(nn.Sigmoid, 20, 32)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    problem = Problem(model, broken.gaussian(64, 32), loss=lambda out: (out - 1.0).square().mean(), optimizer=optimizer)
+    finding = the_finding(observe(problem), RULE)
+    assert "The next step of SGD leaves 100 % of the weights there as they are" in finding.message
+    assert_well_said([finding])

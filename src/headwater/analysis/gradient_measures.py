@@ -15,6 +15,7 @@ import numpy as np
 
 from headwater.analysis.causes import Cause
 from headwater.analysis.gain import cotangent_signals
+from headwater.analysis.gradient_noise import gradient_noise, total_noise
 from headwater.analysis.gradient_path import Layer, headwaters, median_decades, rate_decades_per_layer
 from headwater.analysis.layer_steps import layer_steps
 from headwater.analysis.waterfall import waterfall
@@ -39,6 +40,8 @@ class GradientMeasures:
             output for a relative change of the activation, which no rescaling of layers changes; nan where it is not known.
         unchanged_share: of the first layers' weights with a gradient, those that the optimiser's next step leaves as they are, in
             their dtype; nan where no step was observed.
+        signal_to_noise: of the batch's gradient of the first layers' weights, in energy; nan where no samples were looked at.
+        last_signal_to_noise: the same of the last layer, whose gradient has not come through the network.
     """
 
     rate_decades_per_layer: float
@@ -48,6 +51,8 @@ class GradientMeasures:
     scale_rise_decades: float
     elasticity_decades: float
     unchanged_share: float
+    signal_to_noise: float
+    last_signal_to_noise: float
 
     def is_a_mere_scale(self, change_decades: float, bound_decades: float) -> bool:
         """Whether a loss (negative) or growth is that of one place where numbers are rescaled, and not of the network.
@@ -81,6 +86,8 @@ def gradient_measures(recording: Recording, layers: Sequence[Layer]) -> Gradient
         *_scale_steps(recording),
         median_decades(_elasticities(recording, first)),
         _unchanged_share(recording, first),
+        _signal_to_noise(recording, first),
+        _signal_to_noise(recording, layers[-1:]),
     )
 
 
@@ -145,3 +152,9 @@ def _unchanged_share(recording: Recording, layers: Sequence[Layer]) -> float:
     num_all = math.fsum(sum(count.get("num_with_gradient", ())) for count in counts)
     num_unchanged = math.fsum(sum(count.get("num_unchanged", ())) for count in counts)
     return num_unchanged / num_all if num_all else math.nan
+
+
+def _signal_to_noise(recording: Recording, layers: Sequence[Layer]) -> float:
+    modules = {layer.call.module for layer in layers}
+    total = total_noise(part for part in gradient_noise(recording) if part.module in modules)
+    return math.nan if total is None else total.signal_to_noise

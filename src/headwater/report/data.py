@@ -12,11 +12,13 @@ import numpy as np
 from headwater.analysis import (
     DepthProfile,
     ExpectedRate,
+    LossScale,
     ProfileRow,
     TimeSteps,
     Waterfall,
     expected_rate,
     line_costs,
+    loss_scale,
     time_steps,
     waterfall,
 )
@@ -37,7 +39,7 @@ def as_data(recording: Recording, verdicts: Sequence[RuleVerdict], profile: Dept
     >>> from headwater.recording import RecordingBuilder
     >>> empty = RecordingBuilder().build()
     >>> list(as_data(empty, (), depth_profile(empty)))
-    ['schema_version', 'context', 'findings', 'passed', 'not_applicable', 'notes', 'profile', 'waterfall', 'expected', 'time_steps', 'lines']
+    ['schema_version', 'context', 'findings', 'passed', 'not_applicable', 'notes', 'profile', 'waterfall', 'loss_scale', 'expected', 'time_steps', 'lines']
     """
     context = asdict(recording.context)
     notes = context.pop("notes")
@@ -51,6 +53,7 @@ def as_data(recording: Recording, verdicts: Sequence[RuleVerdict], profile: Dept
             "notes": notes,
             "profile": [_profile_row(row) for row in profile.rows],
             "waterfall": _waterfall(waterfall(recording)),
+            "loss_scale": _loss_scale(loss_scale(recording)),
             "expected": _expected(expected_rate(recording)),
             "time_steps": [_time_steps(steps) for steps in time_steps(recording)],
             "lines": [asdict(cost) for cost in line_costs(recording)],
@@ -81,6 +84,10 @@ def _waterfall(fall: Waterfall) -> dict[str, Any]:
         "parts": [asdict(part) for part in fall.parts],
         "steps": [{k: v for k, v in asdict(step).items() if k != "operations"} for step in fall.steps],
     }
+
+
+def _loss_scale(scale: LossScale | None) -> dict[str, Any] | None:
+    return None if scale is None else {"slope": scale.slope, "sentence": str(scale)}
 
 
 def _expected(rate: ExpectedRate | None) -> dict[str, Any] | None:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from headwater.analysis import DepthProfile, expected_rate, time_steps
+from headwater.analysis import DepthProfile, expected_rate, loss_scale, time_steps
 from headwater.findings import Finding, RuleVerdict, Severity
 from headwater.recording import Recording
 from headwater.report.finding_groups import FindingGroup, finding_groups, sorted_findings
@@ -34,7 +34,8 @@ class Document:
         answer: the first thing to read: does the gradient arrive?
         severity: of the worst finding; None if there is none.
         is_healthy: there is no finding although a backward pass was judged.
-        expected: what theory expects of the layers, beside what was measured; "" where it says nothing.
+        remarks: that the loss is badly scaled, and what theory expects of the layers beside what was measured, where they say
+            something.
         counts: which codes were found how often, the worst first; empty if the answer says it all.
         rows: the table, folded.
         all_rows: the table with every call.
@@ -52,7 +53,7 @@ class Document:
     answer: str
     severity: Severity | None
     is_healthy: bool
-    expected: str
+    remarks: tuple[str, ...]
     counts: tuple[str, ...]
     rows: tuple[TableRow, ...]
     all_rows: tuple[TableRow, ...]
@@ -82,7 +83,9 @@ def document(recording: Recording, verdicts: Sequence[RuleVerdict], profile: Dep
         answer=_answer(recording, profile, findings, verdicts),
         severity=findings[0].severity if findings else None,
         is_healthy=bool(verdicts) and not findings and profile.cotangent is not None,
-        expected=_expected(recording),
+        remarks=tuple(
+            str(remark) for remark in (loss_scale(recording), expected_rate(recording)) if remark is not None
+        ),
         counts=_counts(findings) if len(findings) > 1 else (),
         rows=table.folded,
         all_rows=table.all,
@@ -94,11 +97,6 @@ def document(recording: Recording, verdicts: Sequence[RuleVerdict], profile: Dep
         not_applicable=_not_applicable(verdicts),
         notes=recording.context.notes,
     )
-
-
-def _expected(recording: Recording) -> str:
-    rate = expected_rate(recording)
-    return "" if rate is None else str(rate)
 
 
 def _facts(recording: Recording) -> tuple[str, ...]:

@@ -54,8 +54,7 @@ def _lines(document: Document, *, show_all: bool) -> Iterator[str]:
     yield f"<div><b>Headwater: {_text(document.title)}</b></div>"
     yield f'<div style="{_FAINT}">{_text(" · ".join(document.facts))}</div>'
     yield f'<div style="border-left:4px solid {color};padding-left:8px;margin:8px 0"><b>{_text(document.answer)}</b>'
-    if document.expected:
-        yield f"<div>{_text(document.expected)}</div>"
+    yield from (f"<div>{_text(remark)}</div>" for remark in document.remarks)
     if document.counts:
         yield f"<div>{_text(' · '.join(document.counts))}</div>"
     yield "</div>"

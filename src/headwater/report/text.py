@@ -82,8 +82,8 @@ def _header(document: Document, width: int, glyphs: Glyphs, _show_all: bool) -> 
     mark = glyphs.healthy if document.is_healthy else glyphs.marks[document.severity or Severity.INFO]
     style = SEVERITY_STYLE[document.severity] if document.severity else "bold green" if document.is_healthy else "bold"
     yield from hanging(Text(f"{mark} ", style=style), Text(glyphs.text(document.answer), style=style), width)
-    if document.expected:
-        yield from hanging(Text(" " * (cell_len(mark) + 1)), Text(glyphs.text(document.expected)), width)
+    for remark in document.remarks:
+        yield from hanging(Text(" " * (cell_len(mark) + 1)), Text(glyphs.text(remark)), width)
     if document.counts:
         counts = Text(glyphs.separator.join(map(glyphs.text, document.counts)))
         yield from hanging(Text(" " * (cell_len(mark) + 1)), counts, width)

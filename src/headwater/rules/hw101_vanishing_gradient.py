@@ -22,7 +22,7 @@ from headwater.analysis.gradient_path import (
 from headwater.analysis.scaled_starts import attention_decades, averaging_decades, small_head_decades
 from headwater.findings import Finding, NotApplicable, Severity, Verdict
 from headwater.recording import Call, Recording, SourceLine
-from headwater.rules.measures_in_words import measures_evidence, rate_in_words, reach_in_words
+from headwater.rules.measures_in_words import measures_evidence, noise_in_words, rate_in_words, reach_in_words
 from headwater.rules.over_time import vanishing_finding
 from headwater.rules.way_of_the_gradient import Change, cause_in_words, change_on_the_way, lines_of_part, remedies_for
 from headwater.rules.wording import counted, distinct
@@ -144,7 +144,7 @@ class VanishingGradient:
             message=(
                 f"The gradient loses {lost:.1f} decades on its way from the output to the first of "
                 f"{counted(len(layers), 'layer')}{'' if at_one_place else rate_in_words(measures)}."
-                f"{_AT_ONE_PLACE if at_one_place else ''}{reach_in_words(measures, recording)}"
+                f"{_AT_ONE_PLACE if at_one_place else ''}{reach_in_words(measures, recording)}{noise_in_words(measures)}"
             ),
             evidence=evidence,
             remedies=remedies_for(loss, steep),
