@@ -396,3 +396,40 @@ def test_what_a_forward_pass_keeps_for_itself_is_no_finding():
             return self.layer(self.seen)
 
     assert worst(UntrainedParameter(), Saliency(), randn(4, 8)) is None
+
+
+class FixupBlock(nn.Module):
+    """As in the paper's code: convolutions without biases, and scalar biases and a multiplier of the block's own (Zhang et al. 2019)."""
+
+    def __init__(self, width, num_blocks):
+        super().__init__()
+        for name in ("before_first", "after_first", "before_last", "after_last"):
+            setattr(self, name, nn.Parameter(torch.zeros(1)))
+        self.scale = nn.Parameter(torch.ones(1))
+        self.first = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        self.last = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        nn.init.kaiming_normal_(self.first.weight)
+        nn.init.zeros_(self.last.weight)
+        with torch.no_grad():
+            self.first.weight.mul_(num_blocks**-0.5)
+
+    def forward(self, x):
+        out = F.relu(self.first(x + self.before_first) + self.after_first)
+        return F.relu(x + self.last(out + self.before_last) * self.scale + self.after_last)
+
+
+def test_fixup_with_its_scalar_biases_is_a_design():
+    torch.manual_seed(0)
+    head = nn.Linear(8, 4)
+    nn.init.zeros_(head.weight)
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1),
+        *(FixupBlock(8, 4) for _ in range(4)),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        head,
+    )
+    assert (
+        worst(ZeroGradient(), model, randn(16, 3, 8, 8), lambda y: F.cross_entropy(y, torch.arange(16) % 4))
+        is Severity.INFO
+    )

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from itertools import groupby
 
 from headwater.analysis.causes import Cause, cause_of, hands_on
+from headwater.analysis.functional_layers import weight_layers
 from headwater.analysis.gain import backward_gain, cotangent, cotangent_signals, decades, norm_ratio
-from headwater.analysis.gradient_path import Layer, headwaters, is_chain, leaf_calls, returns_a_number, trainable_layers
+from headwater.analysis.gradient_path import Layer, headwaters, is_chain, leaf_calls, returns_a_number
 from headwater.analysis.operation_path import OperationFlow, Step, log_ratio
 from headwater.recording import Operation, Recording, SignalKind, SourceLine, computed_once
 
@@ -107,7 +108,7 @@ def waterfall(recording: Recording) -> Waterfall:
     >>> waterfall(RecordingBuilder().build()).reason
     'no backward pass was recorded'
     """
-    layers = trainable_layers(recording)
+    layers = weight_layers(recording)
     if cotangent(recording) is None or not layers:
         return Waterfall((), "", "no backward pass was recorded")
     first = _first_layer(layers)
@@ -128,6 +129,7 @@ def _first_layer(layers: Sequence[Layer]) -> Layer:
 def _from_operations(recording: Recording, first: Layer) -> Waterfall:
     made = [signal.tensor for signal in recording.select(SignalKind.ACTIVATION_GRADIENT, depth=first.call.depth)]
     target = next((recording.operation_by_tensor[t] for t in made if t in recording.operation_by_tensor), None)
+    target = target if first.operation is None else first.operation
     if target is None:
         return Waterfall((), first.call.module, "it is not known which operation made the first layer's output")
     flow = OperationFlow(recording)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from headwater.analysis import time_steps
+from headwater.analysis.functional_layers import weight_layers
 from headwater.analysis.gain import backward_gain, cotangent, decades, norm_ratio
 from headwater.analysis.gradient_measures import GradientMeasures, gradient_measures
 from headwater.analysis.gradient_path import (
@@ -16,7 +17,6 @@ from headwater.analysis.gradient_path import (
     leaf_calls,
     median_decades,
     returns_a_number,
-    trainable_layers,
 )
 from headwater.findings import Finding, NotApplicable, Severity, Verdict
 from headwater.recording import Call, Recording, SignalKind
@@ -61,7 +61,7 @@ class ExplodingGradient:
         over_time = time_steps(recording)
         in_time = exploding_finding(self.code, self.name, over_time, (self.warning_decades, self.error_decades))
         explained = max((steps.grown_decades for steps in over_time), default=0.0) if in_time else 0.0
-        layers = trainable_layers(recording)
+        layers = weight_layers(recording)
         growing = {steps.module for steps in over_time if steps.grown_decades >= self.warning_decades}
         at_calls = self._multiplying_calls(recording, growing)
         reached = [layer.call.depth for layer in layers if layer.gain_decades >= self.warning_decades]

@@ -122,9 +122,8 @@ def cause_in_words(loss: Change) -> str:
         return f"{_reason(losing)}: on average a call costs, in decades: {', '.join(parts)}."
     first, *others = losing[:_MOST_NAMED]
     all_of_it = loss.way.gain_decades
-    of_all = (
-        f" of {-all_of_it:.1f}" if all_of_it <= first.decades + _NOTHING_DECADES else ""
-    )  # less: some is given back
+    # Less in all than in the first part, as they are printed: some is given back.
+    of_all = f" of {-all_of_it:.1f}" if round(all_of_it, 1) <= round(first.decades, 1) else ""
     costs = [f"{_subject(first)} costs {-first.decades:.1f}{of_all} decades over {counted(first.calls, 'call')}"]
     costs += [f"{_subject(part)} {-part.decades:.1f} over {part.calls}" for part in others]
     back = [
