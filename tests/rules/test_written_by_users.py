@@ -10,6 +10,7 @@ from torch import nn
 from headwater.capture import Problem, observe
 from headwater.findings import Severity
 from headwater.rules import (
+    ExplodingGradient,
     NonFinite,
     SignalScale,
     UnreachedParameter,
@@ -433,3 +434,41 @@ def test_fixup_with_its_scalar_biases_is_a_design():
         worst(ZeroGradient(), model, randn(16, 3, 8, 8), lambda y: F.cross_entropy(y, torch.arange(16) % 4))
         is Severity.INFO
     )
+
+
+class Normalised(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Linear(8, 8), nn.Linear(8, 4)
+        nn.init.zeros_(self.first.weight)
+        nn.init.zeros_(self.first.bias)
+
+    def forward(self, x):
+        return self.last(F.normalize(self.first(x)))
+
+
+def test_a_functional_division_by_a_norm_near_zero_is_not_called_growth_in_every_layer():
+    finding = the_finding(observe(Problem(Normalised(), randn(16, 8))), ExplodingGradient())
+    assert finding.severity is Severity.ERROR
+    assert finding.cause.startswith("A single call multiplies the gradient: F.normalize adds 12.0 decades over 1 call.")
+    assert "divisor" in finding.remedies[0]
+    assert_well_said([finding])
+
+
+@pytest.mark.parametrize("make_norm", [nn.LayerNorm, nn.BatchNorm1d])
+def test_a_norm_with_small_weights_is_not_said_to_divide_by_a_large_signal(make_norm):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(8, 8), make_norm(8), nn.Tanh(), nn.Linear(8, 4))
+    nn.init.constant_(model[1].weight, 1e-5)
+    finding = the_finding(observe(Problem(model, randn(16, 8))), VanishingGradient())
+    assert finding.cause.startswith(f"{make_norm.__name__} multiplies by weights of its own that are small (RMS 1e-05)")
+    assert finding.evidence[f"weight_rms_{make_norm.__name__}"] == pytest.approx(1e-5)
+
+
+def test_a_norm_of_a_large_signal_is_said_to_divide_by_its_deviation():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(8, 8), nn.LayerNorm(8), nn.Tanh(), nn.Linear(8, 4))
+    with torch.no_grad():
+        model[0].weight.mul_(1e5)
+    finding = the_finding(observe(Problem(model, randn(16, 8))), VanishingGradient())
+    assert finding.cause.startswith("LayerNorm divides by the deviation of a large signal")
