@@ -41,6 +41,8 @@ def expected_of(model, seed=0):
         (nn.GELU, None, None, "PyTorch's default initialisation", 0.29),
         (nn.ReLU, None, None, "PyTorch's default initialisation", 0.408),
         (nn.Sigmoid, None, None, "PyTorch's default initialisation", 0.141),
+        (nn.Identity, None, None, "PyTorch's default initialisation", 0.577),
+        (nn.Hardtanh, None, None, "PyTorch's default initialisation", 0.577),
         (nn.Tanh, nn.init.xavier_normal_, None, "Xavier, LeCun or orthogonal initialisation", 0.87),
         (nn.ReLU, he, None, "He initialisation", 1.0),
         (lambda: nn.LeakyReLU(0.3), he, None, "He initialisation", 1.04),
@@ -77,6 +79,16 @@ def test_weights_whose_rows_are_alike_are_not_what_theory_expects():
     assert rate is not None
     assert not rate.is_expected
     assert "than" in str(rate)
+
+
+def test_a_linear_network_is_said_to_have_no_activation():
+    torch.manual_seed(0)
+    model = nn.Sequential(*(nn.Linear(WIDTH, WIDTH) for _ in range(10)), nn.Linear(WIDTH, 3))
+    assert "PyTorch's default initialisation gives with no activation (theory 0.576," in str(expected_of(model))
+
+
+def test_a_hardtanh_of_other_bounds_is_not_taken_for_the_usual_one():
+    assert expected_of(stack(lambda: nn.Hardtanh(-0.1, 0.1))) is None
 
 
 def test_one_layer_whose_weights_are_ten_times_too_large_is_not_what_the_initialisation_gives():

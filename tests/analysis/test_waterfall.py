@@ -148,3 +148,27 @@ def test_branches_without_operations_are_no_chain():
     with record(model) as recorder:
         model(INPUTS).sum().backward()
     assert "use diagnose()" in hw.judge(recorder.recording).waterfall.reason
+
+
+class ScaledShortcuts(nn.Module):
+    """alpha x + branch(x), as DeepNorm has it (Wang et al. 2022)."""
+
+    def __init__(self, alpha):
+        super().__init__()
+        self.alpha = alpha
+        self.first, self.last = nn.Linear(8, 8), nn.Linear(8, 1)
+        self.branches = nn.ModuleList(nn.Linear(8, 8) for _ in range(3))
+
+    def forward(self, x):
+        x = self.first(x)
+        for branch in self.branches:
+            x = self.alpha * x + torch.tanh(branch(x))
+        return self.last(x)
+
+
+def test_a_shortcut_that_is_multiplied_by_a_number_is_one_with_its_share():
+    fall = hw.diagnose(ScaledShortcuts(1.5), INPUTS, torch.zeros(16, 1), loss=nn.MSELoss()).waterfall
+    blocks = [step for step in fall.steps if step.cause is Cause.SHORTCUT]
+    assert len(blocks) == 3
+    assert [step.shortcut_share for step in blocks] == pytest.approx([1.5] * 3)
+    assert all(step.branch_share is not None and 0.0 < step.branch_share < 1.0 for step in blocks)

@@ -10,6 +10,7 @@ from torch import nn
 from headwater.capture import Problem, observe
 from headwater.findings import Severity
 from headwater.rules import (
+    ExplodingGradient,
     NonFinite,
     SignalScale,
     UnreachedParameter,
@@ -396,3 +397,78 @@ def test_what_a_forward_pass_keeps_for_itself_is_no_finding():
             return self.layer(self.seen)
 
     assert worst(UntrainedParameter(), Saliency(), randn(4, 8)) is None
+
+
+class FixupBlock(nn.Module):
+    """As in the paper's code: convolutions without biases, and scalar biases and a multiplier of the block's own (Zhang et al. 2019)."""
+
+    def __init__(self, width, num_blocks):
+        super().__init__()
+        for name in ("before_first", "after_first", "before_last", "after_last"):
+            setattr(self, name, nn.Parameter(torch.zeros(1)))
+        self.scale = nn.Parameter(torch.ones(1))
+        self.first = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        self.last = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        nn.init.kaiming_normal_(self.first.weight)
+        nn.init.zeros_(self.last.weight)
+        with torch.no_grad():
+            self.first.weight.mul_(num_blocks**-0.5)
+
+    def forward(self, x):
+        out = F.relu(self.first(x + self.before_first) + self.after_first)
+        return F.relu(x + self.last(out + self.before_last) * self.scale + self.after_last)
+
+
+def test_fixup_with_its_scalar_biases_is_a_design():
+    torch.manual_seed(0)
+    head = nn.Linear(8, 4)
+    nn.init.zeros_(head.weight)
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1),
+        *(FixupBlock(8, 4) for _ in range(4)),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        head,
+    )
+    assert (
+        worst(ZeroGradient(), model, randn(16, 3, 8, 8), lambda y: F.cross_entropy(y, torch.arange(16) % 4))
+        is Severity.INFO
+    )
+
+
+class Normalised(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Linear(8, 8), nn.Linear(8, 4)
+        nn.init.zeros_(self.first.weight)
+        nn.init.zeros_(self.first.bias)
+
+    def forward(self, x):
+        return self.last(F.normalize(self.first(x)))
+
+
+def test_a_functional_division_by_a_norm_near_zero_is_not_called_growth_in_every_layer():
+    finding = the_finding(observe(Problem(Normalised(), randn(16, 8))), ExplodingGradient())
+    assert finding.severity is Severity.ERROR
+    assert finding.cause.startswith("A single call multiplies the gradient: F.normalize adds 12.0 decades over 1 call.")
+    assert "divisor" in finding.remedies[0]
+    assert_well_said([finding])
+
+
+@pytest.mark.parametrize("make_norm", [nn.LayerNorm, nn.BatchNorm1d])
+def test_a_norm_with_small_weights_is_not_said_to_divide_by_a_large_signal(make_norm):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(8, 8), make_norm(8), nn.Tanh(), nn.Linear(8, 4))
+    nn.init.constant_(model[1].weight, 1e-5)
+    finding = the_finding(observe(Problem(model, randn(16, 8))), VanishingGradient())
+    assert finding.cause.startswith(f"{make_norm.__name__} multiplies by weights of its own that are small (RMS 1e-05)")
+    assert finding.evidence[f"weight_rms_{make_norm.__name__}"] == pytest.approx(1e-5)
+
+
+def test_a_norm_of_a_large_signal_is_said_to_divide_by_its_deviation():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(8, 8), nn.LayerNorm(8), nn.Tanh(), nn.Linear(8, 4))
+    with torch.no_grad():
+        model[0].weight.mul_(1e5)
+    finding = the_finding(observe(Problem(model, randn(16, 8))), VanishingGradient())
+    assert finding.cause.startswith("LayerNorm divides by the deviation of a large signal")

@@ -202,3 +202,37 @@ def test_a_growing_signal_has_no_fixed_point():
 def test_variances_that_are_none_are_refused(variances):
     with pytest.raises(ValueError, match="expected"):
         Initialisation(*variances)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS, ids=lambda activation: activation.name)
+def test_a_callable_gives_the_numbers_of_its_closed_form_wherever_its_kinks_are(activation):
+    same = from_callable(activation.function)
+    for variance in (0.1, 1.3, 9.0):
+        assert chi(same, Initialisation(1.0), variance) == pytest.approx(
+            chi(activation, Initialisation(1.0), variance), abs=1e-6
+        )
+
+
+@pytest.mark.parametrize(
+    ("function", "kinks"),
+    [
+        (lambda x: np.clip(x, 0.0, 6.0), (0.0, 6.0)),
+        (lambda x: np.where(np.abs(x) > 0.5, x, 0.0), (-0.5, 0.5)),
+        (lambda x: np.clip((x + 3.0) / 6.0, 0.0, 1.0), (-3.0, 3.0)),
+        (lambda x: np.abs(x - 1 / 3), (0.333333,)),
+        (np.sin, ()),
+        (np.tanh, ()),
+        (lambda x: x**3, ()),
+        (lambda x: np.exp(0.5 * x), ()),
+    ],
+)
+def test_kinks_of_a_callable_are_found(function, kinks):
+    assert from_callable(function).kinks == pytest.approx(kinks, abs=1e-6)
+
+
+def test_a_function_of_torch_is_told_how_to_be_wrapped():
+    torch = pytest.importorskip("torch")
+    with pytest.raises(TypeError, match=r"expected tanh to take a numpy array.*torch\.from_numpy"):
+        from_callable(torch.tanh)
+    wrapped = from_callable(lambda x: torch.tanh(torch.from_numpy(x)).numpy())
+    assert chi(wrapped, Initialisation(1.0), 1.0) == pytest.approx(chi(TANH, Initialisation(1.0), 1.0), abs=1e-6)

@@ -88,6 +88,15 @@ def hands_on(name: str) -> bool:
     return _plain(name) in _HANDED_ON
 
 
+def is_product(name: str) -> bool:
+    """Whether an operation multiplies or divides entry by entry.
+
+    >>> is_product("Tensor.__rmul__"), is_product("torch.div"), is_product("torch.matmul")
+    (True, True, False)
+    """
+    return _plain(name) in ("mul", "multiply", "rmul", "imul", "div", "divide", "truediv", "itruediv")
+
+
 def _plain(name: str) -> str:
     """The last part of a name in lower case, without underscores around it: "Tensor.__iadd__" is "iadd"."""
     return name.rpartition(".")[2].strip("_").lower()

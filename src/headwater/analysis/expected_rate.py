@@ -13,6 +13,7 @@ from headwater.analysis.layer_facts import is_same_variance, known_initialisatio
 from headwater.analysis.stacks import StackLayer, longest_stack
 from headwater.analysis.waterfall import Waterfall, waterfall
 from headwater.recording import Recording
+from headwater.theory.activations import LINEAR
 from headwater.theory.finite_width import factor_band, kappa
 from headwater.theory.mean_field import Initialisation, chi, chi_with_batch_norm, chi_with_layer_norm
 
@@ -70,7 +71,9 @@ class ExpectedRate:
         return f"{measured} is {how} than {weights} should give with {self._parts()} ({theory})."
 
     def _parts(self) -> str:
-        parts = [part for part in (self.activation, self.normalisation) if part]
+        parts = [
+            "no activation" if part == LINEAR.name else part for part in (self.activation, self.normalisation) if part
+        ]
         if self.branch_scale is None:
             return " and ".join(parts)
         is_one = abs(self.branch_scale - 1.0) < 1e-3

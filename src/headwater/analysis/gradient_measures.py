@@ -140,14 +140,14 @@ def _elasticities(recording: Recording, layers: Sequence[Layer]) -> list[float]:
     )
     found: list[float] = []
     for layer in layers:
-        made = recording.signal(SignalKind.ACTIVATION, layer.call.depth)
+        made = recording.signal(SignalKind.ACTIVATION, layer.call.depth) if layer.operation is None else None
         if output is not None and made is not None and 0.0 < output.norm < math.inf and 0.0 < made.norm < math.inf:
             found.append(layer.gain_decades + math.log10(made.norm) - math.log10(output.norm))
     return found
 
 
 def _unchanged_share(recording: Recording, layers: Sequence[Layer]) -> float:
-    modules = {layer.call.module for layer in layers}
+    modules = {layer.call.module for layer in layers if layer.operation is None}
     counts = [step.counts for step in layer_steps(recording) if step.parameter.module in modules]
     num_all = math.fsum(sum(count.get("num_with_gradient", ())) for count in counts)
     num_unchanged = math.fsum(sum(count.get("num_unchanged", ())) for count in counts)
@@ -155,6 +155,6 @@ def _unchanged_share(recording: Recording, layers: Sequence[Layer]) -> float:
 
 
 def _signal_to_noise(recording: Recording, layers: Sequence[Layer]) -> float:
-    modules = {layer.call.module for layer in layers}
+    modules = {layer.call.module for layer in layers if layer.operation is None}
     total = total_noise(part for part in gradient_noise(recording) if part.module in modules)
     return math.nan if total is None else total.signal_to_noise

@@ -22,7 +22,7 @@ class GradientNoise:
         parameter: its own name; "" for all parameters together.
         num_samples: in the batch.
         num_slices: whose gradients were compared.
-        signal: |mu|², of the expected gradient of one sample: an unbiased estimate, which chance can make negative.
+        signal: norm(mu)², of the expected gradient of one sample: an unbiased estimate, which chance can make negative.
         noise: tr(Sigma), the variance of one sample's gradient, summed over its entries.
     """
 
@@ -35,7 +35,7 @@ class GradientNoise:
 
     @property
     def signal_to_noise(self) -> float:
-        """Of the batch's gradient: energy of what all samples have in common over energy of the rest, B |mu|² / tr(Sigma).
+        """Of the batch's gradient: energy of what all samples have in common over energy of the rest, B norm(mu)² / tr(Sigma).
 
         nan where there is neither, inf without noise.
 
@@ -48,7 +48,7 @@ class GradientNoise:
 
     @property
     def noise_scale_samples(self) -> float:
-        """tr(Sigma) / |mu|²: the batch size at which signal and noise are equal (McCandlish et al. 2018, arXiv 1812.06162, section 2.2).
+        """tr(Sigma) / norm(mu)²: the batch size at which signal and noise are equal (McCandlish et al. 2018, arXiv 1812.06162, section 2.2).
 
         inf where no signal was found.
 
@@ -61,8 +61,8 @@ class GradientNoise:
 def gradient_noise(recording: Recording) -> tuple[GradientNoise, ...]:
     """One entry for each parameter whose gradients were compared; empty where none were.
 
-    With n slices of b samples and G_k the sum of the samples' gradients of slice k: |mu|² = sum_{k != l} G_k . G_l / ((n² - n) b²),
-    and tr(Sigma) = (sum_k |G_k|² - n b² |mu|²) / (n b). Several recordings count as one (McCandlish et al. 2018, arXiv 1812.06162,
+    With n slices of b samples and G_k the sum of the samples' gradients of slice k: norm(mu)² = sum_{k != l} G_k . G_l / ((n² - n) b²),
+    and tr(Sigma) = (sum_k norm(G_k)² - n b² norm(mu)²) / (n b). Several recordings count as one (McCandlish et al. 2018, arXiv 1812.06162,
     appendix A.1). It is the norms' squares that are averaged, never the norms.
 
     >>> from headwater.recording import RecordingBuilder

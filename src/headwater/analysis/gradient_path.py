@@ -11,7 +11,7 @@ import numpy as np
 
 from headwater.analysis.gain import backward_gain, cotangent, decades, norm_ratio
 from headwater.analysis.time_loops import time_loops
-from headwater.recording import Call, Recording, SignalKind, TensorStats, computed_once, merged_stats
+from headwater.recording import Call, Recording, SignalKind, computed_once, merged_stats
 
 # Share of a tensor's gradient that its reader must bring for the tensor to have no other way to the output.
 _WHOLE = 0.9
@@ -30,12 +30,15 @@ class Layer:
         gradient_norm: norm of the activation gradient.
         stream_decades: the largest log10 of norm(input gradient) / norm(cotangent) of the calls that the layer is
             nested in: what flows around it, as through a shortcut whose branch is scaled down; -inf without any.
+        operation: of a layer of functional code (`x @ self.weight`), the index of the operation that is it; the call is the one
+            around it.
     """
 
     call: Call
     gain_decades: float
     gradient_norm: float
     stream_decades: float = -math.inf
+    operation: int | None = None
 
     @property
     def reach_decades(self) -> float:
@@ -71,7 +74,7 @@ def trainable_layers(recording: Recording) -> Sequence[Layer]:
     """
     owners = _modules_that_train(recording)
     reference = cotangent(recording)
-    streams = _stream_decades(recording, reference)
+    streams = [around for around, _ in stream_decades(recording)]
     per_step = {module for loop in time_loops(recording) for module in loop.per_step}
     runs: dict[tuple[str, int], list[Call]] = {}
     for call, number in zip(recording.calls, _numbers_within_pass(recording), strict=True):
@@ -207,7 +210,7 @@ def is_chain(recording: Recording) -> bool:
 def returns_a_number(recording: Recording, call: Call) -> bool:
     """Whether a call returns one number without a shape, as a loss does: its gain is the slope of the loss.
 
-    >>> from headwater.recording import RecordingBuilder
+    >>> from headwater.recording import RecordingBuilder, TensorStats
     >>> builder = RecordingBuilder()
     >>> module, depth = builder.add_module("", "MSELoss"), builder.add_call(0)
     >>> stats = TensorStats.from_values([1.0])
@@ -251,8 +254,14 @@ def _numbers_within_pass(recording: Recording) -> list[int]:
     return numbers
 
 
-def _stream_decades(recording: Recording, reference: TensorStats | None) -> list[float]:
-    """For each call, the largest gain to the input of a call that it is nested in."""
+def stream_decades(recording: Recording) -> list[tuple[float, float]]:
+    """For each call, the largest gain to the input of a call that it is nested in; and the same, its own input included.
+
+    >>> from headwater.recording import RecordingBuilder
+    >>> stream_decades(RecordingBuilder().build())
+    []
+    """
+    reference = cotangent(recording)
     at_input: list[float] = []
     found: list[float] = []
     for call in recording.calls:
@@ -262,7 +271,7 @@ def _stream_decades(recording: Recording, reference: TensorStats | None) -> list
         if recording.children(call.depth):
             own = decades(norm_ratio(recording.signal(SignalKind.INPUT_GRADIENT, call.depth), reference))
         at_input.append(own if math.isfinite(own) else -math.inf)
-    return found
+    return [(around, max(around, own)) for around, own in zip(found, at_input, strict=True)]
 
 
 def _geometry_decades(recording: Recording, call: Call) -> float:

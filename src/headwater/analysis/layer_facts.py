@@ -60,7 +60,8 @@ def activation_of(recording: Recording, name: str, module: str) -> Activation | 
         return known.leaky_relu(float(number.group(1)))
     if name == "elu" and number:
         return known.elu(float(number.group(1)))
-    if name == "hardtanh" and "min_val" in config:  # of other bounds than -1 and 1
+    bounds = re.findall(r"(?:min|max)_val=([-+.e\d]+)", config)
+    if name == "hardtanh" and [float(bound) for bound in bounds] not in ([], [-1.0, 1.0]):
         return None
     return _BY_NAME.get(name)
 

@@ -10,7 +10,7 @@ from headwater.analysis.causes import Cause
 from headwater.analysis.layer_facts import Weights, activation_of, weights_of
 from headwater.analysis.waterfall import Waterfall, WaterfallStep
 from headwater.recording import Recording
-from headwater.theory.activations import Activation
+from headwater.theory.activations import LINEAR, Activation
 
 _LAYER_NORMS = ("layernorm", "rmsnorm", "layer_norm", "rms_norm")
 _BATCH_NORMS = ("batchnorm1d", "batchnorm2d", "batchnorm3d", "batch_norm")
@@ -95,7 +95,8 @@ def _layer(recording: Recording, group: Sequence[WaterfallStep], before: str) ->
         # A view is nothing; anything else is no part of such a layer, nor is a shortcut whose branch is still zero.
         elif step.cause is Cause.SHORTCUT or abs(step.decades) > 1e-6:
             return None
-    if activation is None or found is None:
+    if found is None:
         return None
+    activation = LINEAR if activation is None else activation
     decades = math.fsum(step.decades for step in group)
     return StackLayer(activation, normalisation, found, decades, weights.module, before)

@@ -7,9 +7,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 
-from headwater.analysis.causes import Cause, cause_of, hands_on
+from headwater.analysis.causes import Cause, cause_of, hands_on, is_product
+from headwater.analysis.functional_layers import weight_layers
 from headwater.analysis.gain import backward_gain, cotangent, cotangent_signals, decades, norm_ratio
-from headwater.analysis.gradient_path import Layer, headwaters, is_chain, leaf_calls, returns_a_number, trainable_layers
+from headwater.analysis.gradient_path import Layer, headwaters, is_chain, leaf_calls, returns_a_number
 from headwater.analysis.operation_path import OperationFlow, Step, log_ratio
 from headwater.recording import Operation, Recording, SignalKind, SourceLine, computed_once
 
@@ -107,7 +108,7 @@ def waterfall(recording: Recording) -> Waterfall:
     >>> waterfall(RecordingBuilder().build()).reason
     'no backward pass was recorded'
     """
-    layers = trainable_layers(recording)
+    layers = weight_layers(recording)
     if cotangent(recording) is None or not layers:
         return Waterfall((), "", "no backward pass was recorded")
     first = _first_layer(layers)
@@ -128,6 +129,7 @@ def _first_layer(layers: Sequence[Layer]) -> Layer:
 def _from_operations(recording: Recording, first: Layer) -> Waterfall:
     made = [signal.tensor for signal in recording.select(SignalKind.ACTIVATION_GRADIENT, depth=first.call.depth)]
     target = next((recording.operation_by_tensor[t] for t in made if t in recording.operation_by_tensor), None)
+    target = target if first.operation is None else first.operation
     if target is None:
         return Waterfall((), first.call.module, "it is not known which operation made the first layer's output")
     flow = OperationFlow(recording)
@@ -171,7 +173,8 @@ def _of_model(
     if len(operations) > 1:
         name = recording.calls[around].module_type if around >= 0 else name
         cause = _cause_of_block(operations, name)
-        shares = flow.passes_unchanged(step, {o.index: hands_on(o.name) for o in step.operations})
+        passing = {o.index: hands_on(o.name) or _scales(flow, o) for o in step.operations}
+        shares = flow.passes_unchanged(step, passing)
         if shares is not None and cause is not Cause.ACTIVATION:
             cause = Cause.SHORTCUT
             branch_share, shortcut_share = (share / start.gradient_norm for share in shares)
@@ -188,6 +191,11 @@ def _of_model(
         shortcut_share=shortcut_share,
         operations=tuple(operation.index for operation in operations),
     )
+
+
+def _scales(flow: OperationFlow, operation: Operation) -> bool:
+    """Whether it multiplies one tensor by what is none of the gradient's way, as DeepNorm does with its shortcut."""
+    return is_product(operation.name) and len(flow.producers[operation.index]) == 1
 
 
 def _cause_of_block(operations: Sequence[Operation], module_type: str) -> Cause:

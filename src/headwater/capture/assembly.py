@@ -62,13 +62,15 @@ class _Assembly:
         depths = self._add_calls()
         self._add_weights(depths)
         if self._operations is not None:
-            self._operations.add_to(
+            indices = self._operations.add_to(
                 self._builder,
                 self._depths,
                 self._tensor_numbers,
                 self._gradient_stats,
                 lambda call: self._module_indices[id(call.module)],
             )
+            owners = {id(w.parameter): (self._index_by_name[w.owner], w.name) for w in self._weights.parameters}
+            self._operations.add_readers(self._builder, indices, owners)
         for (caller, kind), count in self._observer.unregistered.num_parameters(self._model).items():
             module = self._module_indices.get(caller, 0)
             self._builder.add_series(

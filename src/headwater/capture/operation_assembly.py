@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from headwater.capture.functional_activations import RECTIFIED, SQUASHED, UNIT_MAXIMUM, UNIT_MINIMUM
 from headwater.capture.observations import Measured, ObservedCall, ObservedTensor
@@ -19,6 +19,7 @@ _COMBINE = {
     RECTIFIED: Combine.SUM,
     SQUASHED: Combine.SUM,
 }
+READERS = "operations_that_read"  # series of a parameter: the indices of the operations that it comes in by
 StatsOf = Callable[[Measured], TensorStats]
 
 
@@ -54,8 +55,8 @@ class ObservedOperations:
         tensor_numbers: Mapping[ObservedTensor, int],
         stats_of: StatsOf,
         module_of: Callable[[ObservedCall], int],
-    ) -> None:
-        """Adds operations, edges, what is known of activations, and which operation made which tensor."""
+    ) -> Mapping[ObservedOperation, int]:
+        """Adds operations, edges, what is known of activations, and which operation made which tensor; returns their indices."""
         indices: dict[ObservedOperation, int] = {}
         same: Counter[tuple[int, str]] = Counter()
         for operation in self.graph.operations:
@@ -87,6 +88,43 @@ class ObservedOperations:
             maker = by_number.get(tensor.sequence_number)
             if maker in indices:
                 builder.add_made_by(number, indices[maker])
+        return indices
+
+    def add_readers(
+        self,
+        builder: RecordingBuilder,
+        indices: Mapping[ObservedOperation, int],
+        owners: Mapping[int, tuple[int, str]],
+    ) -> None:
+        """Adds which operations parameters come in by, where functional code reads them (`x @ self.weight`).
+
+        Args:
+            builder: of the recording.
+            indices: of the operations, in the recording.
+            owners: by the parameter's id, its module and its name.
+        """
+        readers: dict[int, list[int]] = {}
+        for operation in self._functional_readers():
+            for leaf in operation.leaves:
+                readers.setdefault(leaf, []).append(indices[operation])
+        for leaf, found in readers.items():
+            if leaf in owners:
+                module, name = owners[leaf]
+                item = name.rpartition(".")[2]
+                builder.add_series(READERS, found, module=module, item=item, combine=Combine.MAXIMUM)
+
+    def _functional_readers(self) -> Iterator[ObservedOperation]:
+        """The operations that leaf tensors come in by, in calls that are more than one layer.
+
+        A call without children in which one operation reads them all is a layer itself, as nn.Linear is.
+        """
+        by_call: dict[ObservedCall | None, list[ObservedOperation]] = {}
+        for operation in self.graph.operations if self._traced is not None else ():
+            if operation.leaves:
+                by_call.setdefault(self._call_around(operation), []).append(operation)
+        for call, readers in by_call.items():
+            if call is not None and (call.children or len(readers) > 1):
+                yield from readers
 
     def _add_activation(
         self,

@@ -36,6 +36,7 @@ class ObservedOperation:
         outputs: what other operations read of it.
         is_view: its nodes only give the gradient another shape.
         same_as: its only reader, where that is a view: what arrives there arrives here, in another shape.
+        leaves: ids of the leaf tensors that come in by it, itself or by what is left out before it (a weight's transpose).
     """
 
     first: int
@@ -48,6 +49,7 @@ class ObservedOperation:
     outputs: set[Edge] = field(default_factory=set)
     is_view: bool = True
     same_as: ObservedOperation | None = None
+    leaves: set[int] = field(default_factory=set)
 
     def measured_at(self) -> ObservedOperation:
         """The operation where what arrives here is measured: this one, or the first of the views behind it."""
@@ -115,6 +117,7 @@ class OperationGraph:
             operation = self._operation(node)
             for position, (made_by, number) in enumerate(node.next_functions):
                 if made_by is None or made_by._sequence_nr() >= LEAF:
+                    operation.leaves.update(torch_internals.leaf_ids(made_by))
                     continue
                 producer = self._operation(made_by)
                 if producer is not operation:
@@ -161,6 +164,7 @@ class OperationGraph:
         }
         kept: dict[ObservedOperation, None] = {}
         for operation in ordered:
+            operation.leaves.update(*(p.leaves for p in operation.producers if p not in kept))
             operation.producers = {p: edges for p, edges in operation.producers.items() if p in kept}
             if operation.producers or operation in self._made:
                 kept[operation] = None

@@ -214,6 +214,17 @@ def node_name(node: Node) -> str:
     return _without_number(node.name())
 
 
+def leaf_ids(node: Node | None) -> tuple[int, ...]:
+    """The id of the tensor whose gradient a node adds up; nothing for other nodes and for no node.
+
+    >>> weight = torch.ones(1, requires_grad=True)
+    >>> leaf_ids(weight.sigmoid().grad_fn.next_functions[0][0]) == (id(weight),), leaf_ids(None)
+    (True, ())
+    """
+    leaf = getattr(node, "variable", None)
+    return () if leaf is None else (id(leaf),)
+
+
 @functools.lru_cache(maxsize=1024)
 def _without_number(name: str) -> str:
     return re.sub(r"Backward\d*$", "", name.rpartition("::")[2])

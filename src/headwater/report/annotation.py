@@ -87,13 +87,12 @@ def annotated_file(
         ValueError: no operation was called from this file, or its code cannot be read.
     """
     name = _hottest_file(costs) if path is None else str(path)
+    if not costs:
+        raise ValueError("no lines were recorded: use diagnose(..., lines=True)")
     own = [cost for cost in costs if _is_same_file(cost.file, name)]
     if not own:
-        files = sorted({cost.file for cost in costs})
-        known = (
-            f"there are lines of: {', '.join(files)}" if files else "no lines were recorded: diagnose(..., lines=True)"
-        )
-        raise ValueError(f"no operation of the model was called from '{name}'; {known}")
+        files = ", ".join(sorted({cost.file for cost in costs}))
+        raise ValueError(f"no operation of the model was called from '{name}'; there are lines of: {files}")
     source = "".join(linecache.getlines(own[0].file))
     if not source:
         raise ValueError(f"the code of '{name}' cannot be read: it is gone, or was never a file")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from headwater.analysis import lines_of_modules, time_steps, waterfall
+from headwater.analysis.functional_layers import weight_layers
 from headwater.analysis.gain import backward_gain, cotangent, decades
 from headwater.analysis.gradient_measures import GradientMeasures, gradient_measures
 from headwater.analysis.gradient_path import (
@@ -17,7 +18,6 @@ from headwater.analysis.gradient_path import (
     median_decades,
     pooling_decades,
     returns_a_number,
-    trainable_layers,
 )
 from headwater.analysis.scaled_starts import attention_decades, averaging_decades, small_head_decades
 from headwater.findings import Finding, NotApplicable, Severity, Verdict
@@ -74,7 +74,7 @@ class VanishingGradient:
 
     def check(self, recording: Recording) -> Verdict:
         """Where the earliest tenth of the layers, or the weakest tenth of the time steps, gets too little of the gradient."""
-        layers = trainable_layers(recording)
+        layers = weight_layers(recording)
         reference = cotangent(recording)
         if reference is None or not layers:
             return NotApplicable("no backward pass was recorded: call backward() inside record(), or use diagnose()")

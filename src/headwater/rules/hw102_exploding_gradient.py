@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from headwater.analysis import time_steps
+from headwater.analysis.functional_layers import weight_layers
 from headwater.analysis.gain import backward_gain, cotangent, decades, norm_ratio
 from headwater.analysis.gradient_measures import GradientMeasures, gradient_measures
 from headwater.analysis.gradient_path import (
@@ -16,17 +17,22 @@ from headwater.analysis.gradient_path import (
     leaf_calls,
     median_decades,
     returns_a_number,
-    trainable_layers,
 )
 from headwater.findings import Finding, NotApplicable, Severity, Verdict
 from headwater.recording import Call, Recording, SignalKind
 from headwater.rules.measures_in_words import measures_evidence, rate_in_words
 from headwater.rules.over_time import exploding_finding
-from headwater.rules.way_of_the_gradient import change_on_the_way, growth_in_words, lines_of_part
+from headwater.rules.way_of_the_gradient import Change, change_on_the_way, growth_in_words, lines_of_part
 from headwater.rules.wording import counted, distinct, listed, named
 
 _GRADIENTS = (SignalKind.ACTIVATION_GRADIENT, SignalKind.INPUT_GRADIENT)
 
+_DIVIDES = "divides by something near zero (a norm, a standard deviation, a difference), or its weights are huge"
+_REMEDIES_AT_ONE_CALL = (
+    "Keep the divisor away from zero: add an eps of the size of the signal, not of rounding.",
+    "Check that the module's input is not constant or zero: an all-zero layer before it, or a padded row.",
+    "Clip the gradient norm (torch.nn.utils.clip_grad_norm_) until the cause is found.",
+)
 _AT_ONE_PLACE = " It is a change of scale at one place, not a growth in every layer."
 
 
@@ -61,7 +67,7 @@ class ExplodingGradient:
         over_time = time_steps(recording)
         in_time = exploding_finding(self.code, self.name, over_time, (self.warning_decades, self.error_decades))
         explained = max((steps.grown_decades for steps in over_time), default=0.0) if in_time else 0.0
-        layers = trainable_layers(recording)
+        layers = weight_layers(recording)
         growing = {steps.module for steps in over_time if steps.grown_decades >= self.warning_decades}
         at_calls = self._multiplying_calls(recording, growing)
         reached = [layer.call.depth for layer in layers if layer.gain_decades >= self.warning_decades]
@@ -97,17 +103,10 @@ class ExplodingGradient:
             name=self.name,
             severity=severity,
             modules=distinct([call.module for _, call in at_calls]),
-            cause=(
-                "A single call multiplies the gradient: it divides by something near zero (a norm, a standard deviation, "
-                "a difference), or its weights are huge."
-            ),
+            cause=f"A single call multiplies the gradient: it {_DIVIDES}.",
             message=f"The gradient grows by a factor of {gain:.3g} at {named(call)}{more}{reach}.",
             evidence={"backward_gain": gain, "num_calls": len(at_calls), "num_more_calls": len(at_calls) - 1},
-            remedies=(
-                "Keep the divisor away from zero: add an eps of the size of the signal, not of rounding.",
-                "Check that the module's input is not constant or zero: an all-zero layer before it, or a padded row.",
-                "Clip the gradient norm (torch.nn.utils.clip_grad_norm_) until the cause is found.",
-            ),
+            remedies=_REMEDIES_AT_ONE_CALL,
         )
 
     def _over_layers(
@@ -125,30 +124,40 @@ class ExplodingGradient:
             "first_layer_gradient_norm": first.gradient_norm,
             **change.evidence(),
         }
-        growth = growth_in_words(change)
-        at = f", above all at {listed([part.name for part in adding if part.name][:2])} calls" if adding else ""
+        steepest = adding[0].decades / adding[0].calls if adding and change.way is not None else 0.0
+        at_one_call = steepest >= max(math.log10(self.call_gain), 0.5 * grown)
         return Finding(
             code=self.code,
             name=self.name,
             severity=Severity.INFO if at_one_place else severity,
             modules=(first.call.module,),
-            cause=(
-                f"Layer after layer multiplies the gradient{f': {growth}' if growth else at}. The weights are too large for "
-                "the activation and the depth."
-            ),
+            cause=_cause(change, at_one_call=at_one_call),
             message=(
                 f"The gradient grows by {grown:.1f} decades on its way from the output to the first of "
                 f"{counted(len(layers), 'layer')}{'' if at_one_place else rate_in_words(measures)}."
                 f"{_AT_ONE_PLACE if at_one_place else ''}"
             ),
             evidence=evidence,
-            remedies=(
+            remedies=_REMEDIES_AT_ONE_CALL
+            if at_one_call
+            else (
                 "Initialise smaller: He for ReLU, Xavier for tanh, and scale residual branches by 1/sqrt(number of blocks).",
                 "Normalise the branch's input (pre-norm), or start branches at zero (ReZero, Fixup, zero-gamma).",
                 "Clip the gradient norm (torch.nn.utils.clip_grad_norm_).",
             ),
             lines=lines_of_part(change, adding[0]) if adding else (),
         )
+
+
+def _cause(change: Change, *, at_one_call: bool) -> str:
+    growth, adding = growth_in_words(change), change.adding
+    if at_one_call:
+        return f"A single call multiplies the gradient: {growth}. It {_DIVIDES}."
+    at = f", above all at {listed([part.name for part in adding if part.name][:2])} calls" if adding else ""
+    return (
+        f"Layer after layer multiplies the gradient{f': {growth}' if growth else at}. The weights are too large for "
+        "the activation and the depth."
+    )
 
 
 def _is_finite(recording: Recording) -> bool:

@@ -200,7 +200,8 @@ def _zero_weights(recording: Recording) -> Mapping[str, ZeroWeight]:
         if not signal.stats.is_zero or signal.item.endswith("bias"):
             continue
         module = next((name for name in _self_and_ancestors(signal.module) if name in called), signal.module)
-        weight = ZeroWeight(signal.item, signal.parameter in moving)
+        name = signal.item if module == signal.module else signal.parameter  # "5" of a ParameterList says nothing
+        weight = ZeroWeight(name, signal.parameter in moving)
         found[module] = weight if weight.heals else found.get(module, weight)
     return found
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -61,7 +62,7 @@ class ZeroGradient:
                 continue
             cause = explainer.cause(origin)
             around = ways.lead_around(origin, heals=cause.kind in (Kind.HEALS, Kind.HEALED))
-            is_design = around or ways.blocks_nothing(origin.depth, len(explainer.zero_weights))
+            is_design = around or ways.blocks_nothing(origin.depth, explainer.zero_weights)
             key = (_severity(cause.kind, is_design=is_design), cause, around, origin.is_after)
             groups.setdefault(key, []).append(origin)
         return [self._finding(recording, *key, origins) for key, origins in groups.items()]
@@ -176,11 +177,13 @@ class _Ways:
         self._first_passed = next(passed, len(recording.calls))
         self._layers = trainable_layers(recording)
 
-    def blocks_nothing(self, depth: int, num_zero_weights: int) -> bool:
+    def blocks_nothing(self, depth: int, zero_weights: Collection[str]) -> bool:
         """Whether no layer that trains stands before the call, or it is the last in a network with other zero starts."""
         before = [layer for layer in self._layers[:2] if layer.call.depth < depth]
         is_last = bool(self._layers) and depth == self._layers[-1].call.depth
-        return not before or (is_last and 1 < num_zero_weights <= len(self._layers) / 2)
+        # Scalars of a block that start at zero (the biases of Fixup) are no layers.
+        num_zero = sum(layer.call.module in zero_weights for layer in self._layers)
+        return not before or (is_last and 1 < num_zero <= len(self._layers) / 2)
 
     def lead_around(self, origin: ZeroOrigin, *, heals: bool) -> bool:
         """Whether a call before it gets a gradient, or the caller adds something to the zeros that come of it.

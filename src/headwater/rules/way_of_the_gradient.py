@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,7 +11,7 @@ from headwater.analysis import Waterfall, waterfall
 from headwater.analysis.causes import Cause, cause_of
 from headwater.analysis.gradient_path import decades_by_module_type
 from headwater.analysis.waterfall import BETWEEN_MODULES
-from headwater.recording import Call, Recording, SourceLine
+from headwater.recording import Call, Recording, SignalKind, SourceLine
 from headwater.rules.wording import counted
 
 _SQUASHING = "sigmoid logsigmoid tanh softsign hardsigmoid hardtanh softmax logsoftmax log_softmax softmin softplus"
@@ -41,12 +42,20 @@ class Part:
         name: of the operation or module type; "" stands for all that no module does.
         decades: negative for a loss.
         calls: how often.
+        weight_rms: of a norm's weights, the median over its modules; nan for what has none.
     """
 
     cause: Cause
     name: str
     decades: float
     calls: int
+    weight_rms: float = math.nan
+
+    @property
+    def has_small_weights(self) -> bool:
+        """Whether more than half of what a norm costs is what its own weights multiply by."""
+        mean = self.decades / self.calls
+        return 0.0 < self.weight_rms < 1.0 and math.log10(self.weight_rms) < 0.5 * mean
 
     @property
     def is_squashing(self) -> bool:
@@ -91,6 +100,8 @@ class Change:
             found[f"decades_{name}"] = part.decades
             found[f"num_{name}"] = part.calls
             found[f"mean_decades_{name}"] = part.decades / part.calls
+            if part.has_small_weights:
+                found[f"weight_rms_{name}"] = part.weight_rms
         return found
 
 
@@ -103,13 +114,29 @@ def change_on_the_way(recording: Recording, first: Call) -> Change:
     steps = [step for step in way.steps if step.cause is not Cause.LOSS]
     if steps and way.module == first.module and all(math.isfinite(step.decades) for step in steps):
         parts = [
-            Part(p.cause, "" if p.operation == BETWEEN_MODULES else p.operation, p.decades, p.calls)
+            Part(
+                p.cause,
+                "" if p.operation == BETWEEN_MODULES else p.operation,
+                p.decades,
+                p.calls,
+                _weight_rms(recording, p.modules) if p.cause is Cause.NORMALISATION else math.nan,
+            )
             for p in way.parts
             if p.cause is not Cause.LOSS
         ]
         return Change(tuple(parts), way)
     shares = decades_by_module_type(recording, after=first.depth)
     return Change(tuple(Part(cause_of(s.module_type), s.module_type, s.decades, s.num_calls) for s in shares), None)
+
+
+def _weight_rms(recording: Recording, modules: Sequence[str]) -> float:
+    found = [
+        signal.stats.rms
+        for module in modules
+        for signal in recording.select(SignalKind.WEIGHT, module=module)
+        if signal.item == "weight"
+    ]
+    return statistics.median(found) if found else math.nan
 
 
 def cause_in_words(loss: Change) -> str:
@@ -122,9 +149,8 @@ def cause_in_words(loss: Change) -> str:
         return f"{_reason(losing)}: on average a call costs, in decades: {', '.join(parts)}."
     first, *others = losing[:_MOST_NAMED]
     all_of_it = loss.way.gain_decades
-    of_all = (
-        f" of {-all_of_it:.1f}" if all_of_it <= first.decades + _NOTHING_DECADES else ""
-    )  # less: some is given back
+    # Less in all than in the first part, as they are printed: some is given back.
+    of_all = f" of {-all_of_it:.1f}" if round(all_of_it, 1) <= round(first.decades, 1) else ""
     costs = [f"{_subject(first)} costs {-first.decades:.1f}{of_all} decades over {counted(first.calls, 'call')}"]
     costs += [f"{_subject(part)} {-part.decades:.1f} over {part.calls}" for part in others]
     back = [
@@ -191,6 +217,8 @@ def _reason(losing: Sequence[Part]) -> str:
         return "The weights are too small to make up for what the activations cut off"
     if worst.cause is Cause.WEIGHTS and weights:
         return "The weights are too small"
+    if worst.has_small_weights:
+        return f"{worst.name} multiplies by weights of its own that are small (RMS {worst.weight_rms:.2g})"
     if worst.cause is Cause.NORMALISATION:
         return f"{worst.name} divides by the deviation of a large signal"
     return ""

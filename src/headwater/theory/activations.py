@@ -15,6 +15,7 @@ Array = NDArray[np.float64]
 
 _SQRT_2, _SQRT_2_PI = math.sqrt(2.0), math.sqrt(2.0 * math.pi)
 _SELU_SCALE, _SELU_ALPHA = 1.0507009873554805, 1.6732632423543772
+_SEARCHED, _GRID, _LEAST_JUMP = 20.0, 0.01, 1e-3  # kinks: how far, how densely, and from which jump of the slope on
 _STEP = 1e-5  # of numerical derivatives, relative to 1: errors of 1e-10
 
 
@@ -35,24 +36,68 @@ class Activation:
     kinks: Sequence[float] = ()
 
 
-def from_callable(function: Function, *, name: str = "", kinks: Sequence[float] = (0.0,)) -> Activation:
+def from_callable(function: Function, *, name: str = "", kinks: Sequence[float] | None = None) -> Activation:
     """An activation from any elementwise function, differentiated numerically (central differences).
 
     Args:
-        function: of an array of float64.
+        function: of an array of float64, elementwise.
         name: for messages.
-        kinks: where its derivative jumps.
+        kinks: where its derivative jumps; None: they are searched for between -20 and 20.
+
+    Raises:
+        TypeError: the function takes no numpy arrays, as those of torch do not.
 
     >>> cube = from_callable(lambda x: x**3)
     >>> bool(abs(cube.derivative(np.array([2.0]))[0] - 12.0) < 1e-6)
     True
+    >>> from_callable(lambda x: np.clip(x, -1.0, 1.0)).kinks
+    (-1.0, 1.0)
     """
+    label = name or getattr(function, "__name__", "activation")
+    try:
+        np.asarray(function(np.zeros(1)), dtype=np.float64)
+    except TypeError as error:
+        raise TypeError(
+            f"expected {label} to take a numpy array and return one: {error}; wrap a function of torch as "
+            "lambda x: function(torch.from_numpy(x)).numpy()"
+        ) from error
 
     def derivative(x: Array) -> Array:
         step = _STEP * np.maximum(1.0, np.abs(x))
         return (function(x + step) - function(x - step)) / (2.0 * step)
 
-    return Activation(name or getattr(function, "__name__", "activation"), function, derivative, kinks)
+    return Activation(label, function, derivative, _kinks(function) if kinks is None else kinks)
+
+
+def _kinks(function: Function) -> tuple[float, ...]:
+    """Where the slope or the function jumps, to six digits, between -20 and 20.
+
+    The second difference over the step is a jump of the slope however small the step is, and shrinks with it where the function is smooth.
+    """
+    grid = (
+        np.arange(-_SEARCHED, _SEARCHED + _GRID, _GRID) + 0.1 * _GRID
+    )  # kinks mostly lie at round numbers: between nodes
+    jump = np.abs(_bend(function, grid, _GRID))
+    inside = [np.abs(_bend(function, grid + shift * _GRID, 0.25 * _GRID)) for shift in np.arange(-0.75, 0.76, 0.25)]
+    found: list[float] = []
+    for position in np.flatnonzero((jump > _LEAST_JUMP) & (np.max(inside, axis=0) > 0.5 * jump)):
+        low, high = grid[position] - _GRID, grid[position] + _GRID
+        while high - low > 1e-8:
+            # Of two overlapping halves, the one whose middle has the larger bend over its width.
+            quarter = 0.25 * (high - low)
+            middles = np.array([low + quarter, low + 2.0 * quarter, high - quarter])
+            middle = middles[np.argmax(np.abs(_bend(function, middles, quarter)))]
+            low, high = middle - quarter, middle + quarter
+        place = round(0.5 * (low + high), 6)
+        near, far = (abs(float(_bend(function, np.array([place]), step)[0])) for step in (1e-4, 1e-3))
+        if near > max(_LEAST_JUMP, 0.5 * far) and not any(abs(place - other) < 1e-5 for other in found):
+            found.append(float(place) + 0.0)
+    return tuple(found)
+
+
+def _bend(function: Function, x: Array, step: float) -> Array:
+    """How much the slope changes over a step to both sides."""
+    return (function(x + step) - 2.0 * function(x) + function(x - step)) / step
 
 
 def leaky_relu(negative_slope: float = 0.01) -> Activation:

@@ -1,0 +1,68 @@
+"""Layers of functional code: operations that multiply by a parameter where no module of its own does (`x @ self.weight`)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+from headwater.analysis.causes import Cause, cause_of
+from headwater.analysis.gain import cotangent
+from headwater.analysis.gradient_path import Layer, stream_decades, trainable_layers
+from headwater.analysis.operation_path import log_ratio
+from headwater.recording import Recording, Series, SignalKind, computed_once
+
+_READERS = "operations_that_read"  # see headwater.capture.operation_assembly
+
+
+@computed_once
+def weight_layers(recording: Recording) -> Sequence[Layer]:
+    """The trainable layers, whether they are modules or operations of functional code, in execution order.
+
+    Functional layers are known where lines were traced. A parameter that several operations read (a recurrent weight) is one layer
+    whose gradient is that of all of them together: time is not depth. A call that is several such layers is none itself.
+
+    >>> from headwater.recording import RecordingBuilder
+    >>> weight_layers(RecordingBuilder().build())
+    ()
+    """
+    modules = trainable_layers(recording)
+    trained = {
+        (parameter.module, parameter.name.rpartition(".")[2])
+        for parameter in recording.parameters
+        if parameter.requires_grad and len(parameter.shape) > 1
+    }
+    readers = [series for series in recording.series(_READERS) if (series.module, series.item) in trained]
+    if not readers or not recording.operations:
+        return modules
+    found = [layer for layer in map(_layer_of(recording), readers) if layer is not None]
+    functional = {layer.call.depth for layer in found}
+    rest = [layer for layer in modules if layer.call.depth not in functional]
+    return tuple(sorted([*rest, *found], key=lambda layer: _position(recording, layer)))
+
+
+def _layer_of(recording: Recording) -> Callable[[Series], Layer | None]:
+    """A function from the operations that read a parameter to the layer they are; None where they are no products."""
+    reference, streams = cotangent(recording), stream_decades(recording)
+
+    def layer(readers: Series) -> Layer | None:
+        operations = [recording.operations[int(index)] for index in readers.values]
+        measured = [o for o in operations if cause_of(o.name) is Cause.WEIGHTS and not math.isnan(o.gradient_norm)]
+        if reference is None or not measured or measured[0].depth < 0:
+            return None
+        norm = math.hypot(*(operation.gradient_norm for operation in measured))
+        stream = max(streams[operation.depth][1] for operation in measured)
+        call = recording.calls[measured[0].depth]
+        return Layer(call, round(log_ratio(norm, reference.norm), 12), norm, stream, measured[0].index)
+
+    return layer
+
+
+def _position(recording: Recording, layer: Layer) -> tuple[int, int]:
+    """Index of the operation that made what the layer returned; one for which it is not known stands where its call does."""
+    if layer.operation is not None:
+        return layer.operation, layer.call.depth
+    made = recording.select(SignalKind.ACTIVATION_GRADIENT, depth=layer.call.depth)
+    known = [recording.operation_by_tensor[s.tensor] for s in made if s.tensor in recording.operation_by_tensor]
+    if not known:
+        known = [operation.index for operation in recording.operations if 0 <= operation.depth < layer.call.depth]
+    return max(known, default=-1), layer.call.depth
