@@ -3,10 +3,14 @@ from __future__ import annotations
 import math
 
 import pytest
+import torch
+from torch import nn
 
+from headwater.capture import Problem, observe
 from headwater.findings import NotApplicable, Severity
 from headwater.recording import Context, RecordingBuilder, SignalKind, TensorStats
 from headwater.rules import ExplodingGradient
+from tests.rules import broken_networks as broken
 from tests.rules.conclusions import assert_well_said, the_finding
 from tests.rules.recordings import Step, activation, chain, changed, layers, of_norm
 
@@ -91,3 +95,38 @@ def test_what_is_not_finite_is_another_rules():
 
 def test_without_a_backward_pass_it_does_not_apply():
     assert isinstance(RULE.check(RecordingBuilder().build(Context())), NotApplicable)
+
+
+class UnscaledShortcuts(nn.Module):
+    """x + a * relu(Wx) with He weights: the variance grows as (1 + a²)**L."""
+
+    def __init__(self, num_layers, width, scale=1.0):
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(width, width) for _ in range(num_layers))
+        self.head = nn.Linear(width, 4)
+        self.scale = scale
+        for layer in self.layers:
+            nn.init.kaiming_normal_(layer.weight)
+
+    def forward(self, x):
+        for layer in self.layers:
+            x = x + self.scale * torch.relu(layer(x))
+        return self.head(x)
+
+
+@pytest.mark.parametrize("width", [16, 64, 256])
+@pytest.mark.parametrize("seed", range(3))
+def test_twelve_shortcuts_with_he_weights_explode_and_scaled_ones_do_not(width, seed):
+    torch.manual_seed(seed)
+    inputs = broken.gaussian(32, width)
+    finding = the_finding(observe(Problem(UnscaledShortcuts(12, width), inputs)), RULE)
+    assert finding.severity is Severity.WARNING
+    assert "Forward, the signal grows" in finding.message
+    assert_well_said([finding])
+    assert RULE.check(observe(Problem(UnscaledShortcuts(12, width, 12**-0.5), inputs))) == []
+
+
+def test_chaos_without_a_growing_signal_is_judged_by_the_gradient_alone():
+    torch.manual_seed(0)
+    model = broken.plain(nn.Tanh, 10, 128, lambda weight: nn.init.normal_(weight, std=2.0 / 128**0.5))
+    assert RULE.check(observe(Problem(model, broken.gaussian(32, 128)))) == []

@@ -36,6 +36,7 @@ class GradientMeasures:
         scale_fall_decades: the most that one operation loses which is no weight, activation, norm, attention or merge (a product with
             a constant); at most 0.
         scale_rise_decades: the most that one such operation gains; at least 0.
+        forward_growth_decades: log10 of the forward signal's RMS at the last hidden layer over that at the first; 0 with fewer than two.
         elasticity_decades: log10 of gain times norm(h_l) / norm(h_L), the median over the first layers: the relative change of the
             output for a relative change of the activation, which no rescaling of layers changes; nan where it is not known.
         unchanged_share: of the first layers' weights with a gradient, those that the optimiser's next step leaves as they are, in
@@ -49,6 +50,7 @@ class GradientMeasures:
     rate_high: float
     scale_fall_decades: float
     scale_rise_decades: float
+    forward_growth_decades: float
     elasticity_decades: float
     unchanged_share: float
     signal_to_noise: float
@@ -84,6 +86,7 @@ def gradient_measures(recording: Recording, layers: Sequence[Layer]) -> Gradient
         rate_decades_per_layer(layers),
         *rate_interval(layers),
         *_scale_steps(recording),
+        _forward_growth(recording, layers[:-1]),
         median_decades(_elasticities(recording, first)),
         _unchanged_share(recording, first),
         _signal_to_noise(recording, first),
@@ -112,6 +115,17 @@ def rate_interval(layers: Sequence[Layer]) -> tuple[float, float]:
     variance = float(((steps - steps.mean()) ** 2).sum() / (num_steps - 1))
     half = _student_quantile(num_steps - 1) * math.sqrt(variance * float((weights**2).sum()))
     return rate - half, rate + half
+
+
+def _forward_growth(recording: Recording, hidden: Sequence[Layer]) -> float:
+    """By the larger one of what a layer reads and what it makes: a branch may start small."""
+    sizes: list[float] = []
+    for layer in (hidden[0], hidden[-1]) if len(hidden) > 1 else ():
+        stats = [recording.signal(kind, layer.call.depth) for kind in (SignalKind.INPUT, SignalKind.ACTIVATION)]
+        sizes.append(max((s.rms for s in stats if s is not None and s.finite_count), default=0.0))
+    if len(sizes) < 2 or not all(0.0 < size < math.inf for size in sizes):
+        return 0.0
+    return math.log10(sizes[1]) - math.log10(sizes[0])
 
 
 def _scale_steps(recording: Recording) -> tuple[float, float]:

@@ -48,6 +48,9 @@ class ExplodingGradient:
             near zero does it). It counts where the gradient behind it has grown by `warning_decades` in all, and is an
             error where that reaches a layer with weights, not only a learned token or position that starts at zero.
         scale_decades: growth that, without the one place where numbers are rescaled, counts as some; HW101's for information.
+        each_way_decades: growth of the forward signal over the hidden layers, and of the gradient on its way back, from which on the two
+            count together, where the gradient grows with every layer beyond chance: shortcuts without a norm, whose variance grows as
+            2**L forward and again backward (Zhang et al. 2019, arXiv 1901.09321).
     """
 
     code: ClassVar[str] = "HW102"
@@ -57,6 +60,7 @@ class ExplodingGradient:
     error_decades: float = 4.8
     call_gain: float = 1e4
     scale_decades: float = 2.0
+    each_way_decades: float = 1.0
 
     def check(self, recording: Recording) -> Verdict:
         """A finding for the calls that multiply the gradient, or else for the network as a whole."""
@@ -75,9 +79,21 @@ class ExplodingGradient:
             return [*in_time, self._at_calls(at_calls, Severity.ERROR)]
         findings = [*in_time, *([self._at_calls(at_calls, Severity.INFO)] if at_calls else [])]
         grown = median_decades(layer.gain_decades for layer in headwaters(layers))
-        if self.warning_decades <= grown - explained < math.inf:
-            findings.append(self._over_layers(recording, layers, grown, gradient_measures(recording, layers)))
+        if not self.each_way_decades <= grown - explained < math.inf:
+            return findings
+        measures = gradient_measures(recording, layers)
+        if grown - explained >= self.warning_decades or self._grows_both_ways(grown - explained, measures):
+            findings.append(self._over_layers(recording, layers, grown, measures))
         return findings
+
+    def _grows_both_ways(self, grown: float, measures: GradientMeasures) -> bool:
+        forward = measures.forward_growth_decades
+        return (
+            measures.rate_low > 0.0
+            and forward >= self.each_way_decades
+            and grown >= self.each_way_decades
+            and grown + forward >= self.warning_decades
+        )
 
     def _multiplying_calls(self, recording: Recording, growing_over_time: set[str]) -> list[tuple[float, Call]]:
         """The calls with their gains in decades, the largest first; what many time steps do is no single call's doing."""
@@ -112,7 +128,7 @@ class ExplodingGradient:
     def _over_layers(
         self, recording: Recording, layers: Sequence[Layer], grown: float, measures: GradientMeasures
     ) -> Finding:
-        at_one_place = measures.is_a_mere_scale(grown, self.scale_decades)
+        at_one_place = grown >= self.warning_decades and measures.is_a_mere_scale(grown, self.scale_decades)
         severity = Severity.ERROR if grown >= self.error_decades else Severity.WARNING
         first = headwaters(layers)[0]
         change = change_on_the_way(recording, first.call)
@@ -120,6 +136,7 @@ class ExplodingGradient:
         evidence: dict[str, float | int | str] = {
             "grown_decades": grown,
             **measures_evidence(measures),
+            "forward_growth_decades": measures.forward_growth_decades,
             "num_layers": len(layers),
             "first_layer_gradient_norm": first.gradient_norm,
             **change.evidence(),
@@ -135,7 +152,7 @@ class ExplodingGradient:
             message=(
                 f"The gradient grows by {grown:.1f} decades on its way from the output to the first of "
                 f"{counted(len(layers), 'layer')}{'' if at_one_place else rate_in_words(measures)}."
-                f"{_AT_ONE_PLACE if at_one_place else ''}"
+                f"{_AT_ONE_PLACE if at_one_place else ''}{_forward_in_words(measures.forward_growth_decades, self.each_way_decades)}"
             ),
             evidence=evidence,
             remedies=_REMEDIES_AT_ONE_CALL
@@ -147,6 +164,10 @@ class ExplodingGradient:
             ),
             lines=lines_of_part(change, adding[0]) if adding else (),
         )
+
+
+def _forward_in_words(growth: float, bound: float) -> str:
+    return f" Forward, the signal grows by {growth:.1f} decades over the hidden layers." if growth >= bound else ""
 
 
 def _cause(change: Change, *, at_one_call: bool) -> str:

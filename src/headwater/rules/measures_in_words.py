@@ -15,7 +15,7 @@ def measures_evidence(measures: GradientMeasures) -> dict[str, float | int | str
     """Every number that the sentences here may state, where it is known.
 
     >>> nan = math.nan
-    >>> measures_evidence(GradientMeasures(-0.5, nan, nan, 0.0, 0.0, -8.0, nan, nan, nan))["elasticity_decades"]
+    >>> measures_evidence(GradientMeasures(-0.5, nan, nan, 0.0, 0.0, 0.0, -8.0, nan, nan, nan))["elasticity_decades"]
     -8.0
     """
     rate = measures.rate_decades_per_layer
@@ -34,7 +34,7 @@ def measures_evidence(measures: GradientMeasures) -> dict[str, float | int | str
 def rate_in_words(measures: GradientMeasures) -> str:
     """The factor per layer with its interval, to end a sentence with; empty where there is none.
 
-    >>> rate_in_words(GradientMeasures(-1.0, -1.1, -0.9, 0.0, 0.0, -8.0, math.nan, math.nan, math.nan))
+    >>> rate_in_words(GradientMeasures(-1.0, -1.1, -0.9, 0.0, 0.0, 0.0, -8.0, math.nan, math.nan, math.nan))
     ': a factor of 0.1 per layer (0.079 to 0.13)'
     """
     if not math.isfinite(measures.rate_decades_per_layer):
