@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from headwater.recording import Call, Recording, SignalKind
+from headwater.recording import Call, Recording, SignalKind, computed_once
 
 LEAST_CALLS = 5  # fewer say nothing about a rate
 _GATED = ("LSTM", "GRU")
@@ -37,15 +37,16 @@ class TimeLoop:
     has_gates: bool
 
 
-def time_loops(recording: Recording) -> list[TimeLoop]:
+@computed_once
+def time_loops(recording: Recording) -> Sequence[TimeLoop]:
     """The loops over time of a recording, in execution order.
 
     >>> from headwater.recording import RecordingBuilder
     >>> time_loops(RecordingBuilder().build())
-    []
+    ()
     """
     if len(recording.calls) < LEAST_CALLS:
-        return []
+        return ()
     owners = _with_ancestors({p.module for p in recording.parameters if p.requires_grad})
     graph: _Graph | None = None  # most recordings need none
     found: list[TimeLoop] = []
@@ -58,7 +59,7 @@ def time_loops(recording: Recording) -> list[TimeLoop]:
             if len(calls) >= LEAST_CALLS and module in owners:
                 graph = graph or _Graph(recording)
                 found += _loops(recording, graph, calls)
-    return found
+    return tuple(found)
 
 
 def _with_ancestors(modules: set[str]) -> set[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -12,6 +13,9 @@ from headwater.recording import Combine, Series
 
 UNREGISTERED_TENSORS = "num_unregistered_elements"  # of a module's attribute: a tensor that no optimiser is given
 _OF_THE_MODULE = ("_parameters", "_modules")
+# Most attributes of most modules are flags, numbers and empty registries of hooks.
+_HOLD_NOTHING = frozenset((bool, int, float, str, type(None)))
+_CONTAINERS = frozenset((dict, OrderedDict, set, list, tuple))
 
 
 class LooseTensor(NamedTuple):
@@ -41,7 +45,11 @@ def loose_tensors(model: nn.Module) -> list[LooseTensor]:
     found: dict[int, LooseTensor] = {}
     for name, module in model.named_modules():
         for attribute, value in vars(module).items():
-            if attribute in _OF_THE_MODULE:
+            if (
+                type(value) in _HOLD_NOTHING
+                or attribute in _OF_THE_MODULE
+                or (type(value) in _CONTAINERS and not value)
+            ):
                 continue
             for place, tensor in _tensors(attribute, value):
                 if id(tensor) not in registered and tensor.requires_grad and tensor.is_leaf:

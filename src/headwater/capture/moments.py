@@ -54,7 +54,7 @@ def measure_lazily(tensor: Tensor, *, exponents: bool = False) -> TensorStats | 
         stats = fused_stats(tensor)
         if stats is not None:
             return stats
-    if torch_internals.dispatch_mode_is_active():
+    if torch_internals.num_dispatch_modes():
         with torch_internals.without_dispatch_modes():
             return _measure(tensor, exponents)
     return _measure(tensor, exponents)

@@ -25,11 +25,16 @@ def noting_failures(hook: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(hook)
     def guarded(self: _TakesNotes, *args: Any) -> None:
         try:
-            hook(self, *args)
+            with torch_internals.without_function_modes():
+                if not torch_internals.num_dispatch_modes():
+                    hook(self, *args)
+                    return
+                with torch_internals.without_dispatch_modes():
+                    hook(self, *args)
         except Exception as error:  # noqa: BLE001 - whatever a user's types do to us
             self.notes[f"A part of the pass was not observed: {error!r:.300}."] = None
 
-    return torch_internals.unseen(guarded)
+    return guarded
 
 
 def measured_sum(tensors: list[Tensor], owner: str, notes: Notes, *, exponents: bool = False) -> Measured | None:

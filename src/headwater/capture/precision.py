@@ -35,7 +35,8 @@ def has_few_bits(model: nn.Module) -> bool:
     >>> has_few_bits(nn.Linear(2, 2)), has_few_bits(nn.Linear(2, 2).half())
     (False, True)
     """
-    return any(str(parameter.dtype).removeprefix("torch.") in FLOAT_FORMATS for parameter in model.parameters())
+    dtypes = {parameter.dtype for parameter in model.parameters()}
+    return any(str(dtype).removeprefix("torch.") in FLOAT_FORMATS for dtype in dtypes)
 
 
 def within_range(exponent: int, dtype: torch.dtype) -> int:

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import is_lazy
 
 from headwater.capture import torch_internals
+from headwater.capture.saved_values import SavedValues
 
-_NOTHING: tuple[list[Any], list[Any]] = ([], [])  # of an empty container; never changed
+_CONTAINERS = (dict, list, set)
 
 
 @contextmanager
@@ -67,20 +67,11 @@ def _random_states_preserved() -> Iterator[None]:
 
 @contextmanager
 def _values_preserved(modules: list[nn.Module]) -> Iterator[None]:
-    tensors = dict.fromkeys(tensor for module in modules for tensor in _tensors_of(module))
-    saved = [
-        (tensor, tensor._version, tensor.detach().clone())
-        for tensor in tensors
-        if not (is_lazy(tensor) or tensor.is_inference())
-    ]
+    saved = SavedValues(dict.fromkeys(tensor for module in modules for tensor in _tensors_of(module)))
     try:
         yield
     finally:
-        with torch.no_grad():
-            for tensor, version, values in saved:
-                # Batch normalisation changes its statistics without moving their version on.
-                if tensor._version != version or not torch.equal(tensor, values):
-                    tensor.copy_(values)
+        saved.put_back()
 
 
 def _tensors_of(module: nn.Module) -> Iterator[Tensor]:
@@ -93,15 +84,18 @@ def _tensors_of(module: nn.Module) -> Iterator[Tensor]:
 @contextmanager
 def _attributes_preserved(modules: list[nn.Module]) -> Iterator[None]:
     saved = [dict(vars(module)) for module in modules]
-    containers = [
-        (container, _contents(container)) for container in _containers([attributes.values() for attributes in saved])
-    ]
+    containers = _containers([attributes.values() for attributes in saved])
+    empty = [container for container in containers if not container]  # most are: the hooks of most modules
+    filled = [(container, _contents(container)) for container in containers if container]
     try:
         yield
     finally:
         for module, attributes in zip(modules, saved, strict=True):
             _put_back(vars(module), attributes)
-        for container, contents in containers:
+        for container in empty:
+            if container:
+                container.clear()
+        for container, contents in filled:
             _refill(container, contents)
 
 
@@ -111,28 +105,25 @@ def _containers(nested: list[Any]) -> list[Any]:
     unread = list(nested)
     while unread:
         for value in unread.pop():
-            if isinstance(value, dict | list | set) and id(value) not in found:
+            if isinstance(value, _CONTAINERS) and id(value) not in found:
                 found[id(value)] = value
-                unread.append(value.values() if isinstance(value, dict) else value)
+                if value:
+                    unread.append(value.values() if isinstance(value, dict) else value)
     return list(found.values())
 
 
 def _put_back(current: dict[str, Any], before: dict[str, Any]) -> None:
-    if len(current) == len(before) and all(current.get(key, current) is value for key, value in before.items()):
+    if list(current) == list(before) and all(map(is_, current.values(), before.values())):
         return
     current.clear()
     current.update(before)
 
 
 def _contents(container: Any) -> tuple[list[Any], ...]:
-    if not container:
-        return _NOTHING
     return (list(container), list(container.values())) if isinstance(container, dict) else (list(container),)
 
 
 def _refill(container: Any, contents: tuple[list[Any], ...]) -> None:
-    if not container and not contents[0]:  # most are: the hooks of most modules
-        return
     # What has not changed is left alone: it may be a dict that refuses changes.
     if all(len(a) == len(b) and all(map(is_, a, b)) for a, b in zip(_contents(container), contents, strict=True)):
         return

@@ -105,6 +105,8 @@ class Recorder:
         Args:
             scale_exponent: the loss was scaled by two to this power.
         """
+        if not self._observer.recurrent.calls:
+            return []
         names = {id(module): name for name, module in reversed(list(self._model.named_modules()))}
         found: list[Series] = []
         for kept in self._observer.recurrent.calls:

@@ -38,10 +38,13 @@ def trace_is_running() -> bool:
     return torch._C._get_tracing_state() is not None
 
 
+_globals_of_calls = vars(torch.nn.modules.module)
+
+
 def frame_of_call() -> FrameType | None:
     """The frame in which torch runs the module whose hook is asking: alive exactly as long as the module's call."""
     frame = sys._getframe(1)
-    while frame is not None and frame.f_globals is not vars(torch.nn.modules.module):
+    while frame is not None and frame.f_globals is not _globals_of_calls:
         frame = frame.f_back
     return frame
 
@@ -113,9 +116,8 @@ def _ignored_warning(message: str) -> Iterator[None]:
             warnings._filters_mutated()  # type: ignore[attr-defined]
 
 
-def dispatch_mode_is_active() -> bool:
-    """Whether the user runs under a TorchDispatchMode (a FLOP counter, say), which would see our operations."""
-    return torch._C._len_torch_dispatch_stack() > 0
+# How many TorchDispatchModes (a FLOP counter, say), which would see our operations, the user runs under.
+num_dispatch_modes: Callable[[], int] = torch._C._len_torch_dispatch_stack
 
 
 @contextmanager
@@ -127,9 +129,8 @@ def without_dispatch_modes() -> Iterator[None]:
         yield
 
 
-def without_function_modes() -> AbstractContextManager[None]:
-    """Inside, the user's torch function modes and tensor subclasses see nothing."""
-    return torch._C.DisableTorchFunction()
+# Inside, the user's torch function modes and tensor subclasses see nothing.
+without_function_modes: Callable[[], AbstractContextManager[None]] = torch._C.DisableTorchFunction
 
 
 def unseen(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
@@ -138,7 +139,7 @@ def unseen(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]
     @functools.wraps(function)
     def hidden(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
         with without_function_modes():
-            if not dispatch_mode_is_active():
+            if not num_dispatch_modes():
                 return function(*args, **kwargs)
             with without_dispatch_modes():
                 return function(*args, **kwargs)

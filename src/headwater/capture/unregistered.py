@@ -29,6 +29,8 @@ class UnregisteredModules:
 
     def num_parameters(self, model: nn.Module) -> dict[tuple[int, str], int]:
         """Elements of the parameters that want a gradient and nobody trains, by id of the caller and type."""
+        if not self._calls:
+            return {}
         known = self._trained.union(map(id, model.parameters()))
         inner = {id(child) for module, _ in self._calls.values() for child in module.modules() if child is not module}
         found: dict[tuple[int, str], int] = {}

@@ -20,9 +20,10 @@ def narrow_places(producers: Sequence[Sequence[int]], target: int) -> list[int]:
     """
     leading = leading_to(producers, target)
     is_read = [False] * len(producers)
-    for operation, read in enumerate(producers):
-        for producer in read if leading[operation] else ():
-            is_read[producer] = True
+    for operation in range(target, len(producers)):
+        if leading[operation]:
+            for producer in producers[operation]:
+                is_read[producer] = True
     num_roots_left = sum(leads and not read for leads, read in zip(leading, is_read, strict=True))
     narrow: list[int] = []
     lowest_passing = math.inf  # the furthest that an edge seen so far leads
@@ -32,8 +33,9 @@ def narrow_places(producers: Sequence[Sequence[int]], target: int) -> list[int]:
         num_roots_left -= not is_read[index]
         if lowest_passing >= index and not num_roots_left:
             narrow.append(index)
-        if index != target:
-            lowest_passing = min([lowest_passing, *(producer for producer in producers[index] if leading[producer])])
+        for producer in producers[index]:
+            if producer < lowest_passing and index != target and leading[producer]:
+                lowest_passing = producer
     return narrow
 
 
@@ -46,5 +48,8 @@ def leading_to(producers: Sequence[Sequence[int]], target: int) -> list[bool]:
     leads = [False] * len(producers)
     leads[target] = True
     for index in range(target + 1, len(producers)):
-        leads[index] = any(leads[producer] for producer in producers[index])
+        for producer in producers[index]:
+            if leads[producer]:
+                leads[index] = True
+                break
     return leads

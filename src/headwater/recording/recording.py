@@ -24,7 +24,7 @@ from headwater.recording.tables import (
     SourceLine,
     UnitExtremes,
 )
-from headwater.recording.tensor_stats import TensorStats
+from headwater.recording.tensor_stats import TensorStats, merged_stats
 
 KINDS: tuple[SignalKind, ...] = tuple(SignalKind)
 _COMBINES: tuple[Combine, ...] = tuple(Combine)
@@ -82,19 +82,21 @@ class Recording:
         return tuple(
             ModuleInfo(
                 name=name,
-                type=self.strings[row["type"]],
-                parent=None if row["parent"] < 0 else self.module_names[row["parent"]],
-                training=bool(row["training"]),
-                is_leaf=bool(row["is_leaf"]),
+                type=self.strings[type_],
+                parent=None if parent < 0 else self.module_names[parent],
+                training=training,
+                is_leaf=is_leaf,
                 config=config,
             )
-            for name, row, config in zip(self.module_names, self.module_table, self.module_configs, strict=True)
+            for name, (type_, parent, training, is_leaf), config in zip(
+                self.module_names, self.module_table.tolist(), self.module_configs, strict=True
+            )
         )
 
     @cached_property
     def calls(self) -> Sequence[Call]:
         """Every call in execution order: `calls[depth].depth == depth`."""
-        names, types = self.module_names, self.module_table["type"]
+        names, types = self.module_names, self._module_types
         return tuple(
             Call(names[row[0]], self.strings[types[row[0]]], row[1], depth, row[2], *row[3:])
             for depth, row in enumerate(self.call_table.tolist())
@@ -188,10 +190,10 @@ class Recording:
 
     def signal(self, kind: SignalKind | str, depth: int) -> TensorStats | None:
         """Merged statistics of all items (a tuple's tensors) of a kind at one call; None if none was measured."""
-        merged: TensorStats | None = None
-        for signal in self.select(kind, depth=depth):
-            merged = signal.stats if merged is None else merged.merge(signal.stats)
-        return merged
+        known = self._merged_by_kind_and_depth
+        if (kind, depth) not in known:
+            known[kind, depth] = merged_stats([signal.stats for signal in self.select(kind, depth=depth)])
+        return known[kind, depth]
 
     def children(self, depth: int) -> Sequence[int]:
         """Depths of the calls that the call at this depth made itself; of the top-level calls for -1."""
@@ -244,8 +246,16 @@ class Recording:
         return found
 
     @cached_property
+    def _merged_by_kind_and_depth(self) -> dict[tuple[SignalKind | str, int], TensorStats | None]:
+        return {}
+
+    @cached_property
     def _signals(self) -> list[Signal | None]:
         return [None] * len(self.signal_table)
+
+    @cached_property
+    def _module_types(self) -> list[int]:
+        return self.module_table["type"].tolist()
 
     @cached_property
     def _signal_rows(self) -> list[tuple]:
@@ -265,7 +275,7 @@ class Recording:
             depth=depth,
             kind=KINDS[kind],
             item=self.strings[item],
-            module_type=self.strings[self.module_table["type"][module]],
+            module_type=self.strings[self._module_types[module]],
             shape=self.shapes[shape],
             dtype=self.strings[dtype],
             tensor=tensor,

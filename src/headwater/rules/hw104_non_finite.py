@@ -96,13 +96,15 @@ class NonFinite:
 
 def _severity(recording: Recording) -> Severity | None:
     """None where nothing is wrong: all is finite, or only masks are infinite."""
-    loss = recording.context.loss
+    loss, table = recording.context.loss, recording.signal_table
+    is_finite = not table["nan_count"].any() and not table["inf_count"].any()
+    if is_finite and (loss is None or math.isfinite(loss)) and recording.operation_table["is_finite"].all():
+        return None  # of most recordings
     outputs = [recording.signal(SignalKind.ACTIVATION, depth) for depth in recording.children(-1)]
     if (loss is not None and not math.isfinite(loss)) or any(stats and stats.nan_count for stats in outputs):
         return Severity.ERROR
     if _weights(recording) is not None:
         return Severity.ERROR
-    table = recording.signal_table
     is_gradient = np.isin(table["kind"], [KINDS.index(kind) for kind in _GRADIENTS])
     of_weights = table[table["kind"] == KINDS.index(SignalKind.WEIGHT_GRADIENT)]
     if np.any(of_weights["nan_count"]) or np.any(of_weights["inf_count"]):
