@@ -65,6 +65,19 @@ def batch_norm_gradient_factor(activation: Activation, batch: float = math.inf) 
     return math.sqrt(chi_with_batch_norm(activation, batch))
 
 
+def varying_share(activation: Activation) -> float:
+    """Var phi / E phi² at variance 1: the share of a layer's output that differs between samples, in large batches; 1 for odd activations.
+
+    The rest is the same for all samples, and BatchNorm takes it away.
+
+    >>> from headwater.theory.activations import RELU, TANH
+    >>> round(varying_share(RELU), 6) == round(1.0 - 1.0 / math.pi, 6), varying_share(TANH)
+    (True, 1.0)
+    """
+    mean = gaussian_mean(activation.function, 1.0, activation.kinks)
+    return round(1.0 - mean * mean / variance_map(activation, _UNIT, 1.0), 12)
+
+
 class _Means(NamedTuple):
     same: float  # E f(h1)²
     other: float  # E f(h1) f(h2)
