@@ -1,0 +1,1 @@
+"""The lab: networks measured many at a time, compared and swept."""
