@@ -1,0 +1,1 @@
+"""The lab: what many networks say. Comparisons, sweeps, ensembles of seeds, measured Jacobians."""
