@@ -1,1 +1,1 @@
-"""The lab: networks measured many at a time, compared and swept."""
+"""The lab: what many networks say. Comparisons, sweeps, ensembles of seeds, measured Jacobians."""

@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
+from headwater.lab.paired_statistics import Median, median_interval
 from headwater.networks import DeepNeuralNetwork
 
 LAYER_SIZES = (3, 3, 3, 3, 3, 1)
 NUM_SEEDS = 200
-
-
-class Median(NamedTuple):
-    """A median with its 95 % confidence interval."""
-
-    value: float
-    low: float
-    high: float
 
 
 class SeedStudy(NamedTuple):
@@ -63,20 +54,3 @@ def _first_last_slope(seed: int, *, use_shortcut: bool) -> tuple[float, float, f
     weights = [model.get_parameter(f"layers.{layer}.0.weight") for layer in (0, len(LAYER_SIZES) - 2)]
     first, last, slope = torch.autograd.grad(output.square().mean(), [*weights, output])
     return first.abs().mean().item(), last.abs().mean().item(), slope.abs().sum().item()
-
-
-def median_interval(values: Sequence[float]) -> Median:
-    """The median and a 95 % confidence interval of it that no distribution is assumed for.
-
-    The interval's ends are order statistics: the number of values below the true median is binomial(n, 1/2), here by
-    its normal approximation (Conover 1999, Practical Nonparametric Statistics).
-
-    >>> median_interval(range(1, 101))
-    Median(value=50.5, low=40, high=61)
-    """
-    ordered = sorted(values)
-    num = len(ordered)
-    half_width = 0.98 * math.sqrt(num)  # 1.96 standard deviations of sqrt(n) / 2
-    low = max(math.floor(num / 2 - half_width), 1)
-    high = min(math.ceil(num / 2 + half_width) + 1, num)
-    return Median(float(np.median(ordered)), ordered[low - 1], ordered[high - 1])

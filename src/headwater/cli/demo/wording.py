@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from headwater.cli.demo.seed_study import Median
+from headwater.lab.paired_statistics import Median
 
 if TYPE_CHECKING:
     from rich.console import Console
