@@ -20,15 +20,19 @@ if TYPE_CHECKING:
     from headwater.diagnosis import load as load
     from headwater.findings import Finding as Finding
     from headwater.findings import Severity as Severity
+    from headwater.lab.compare import compare as compare
+    from headwater.lab.comparison import Comparison as Comparison
     from headwater.recording import Recording as Recording
 
 _EXPORTS = {
+    "Comparison": "headwater.lab.comparison",
     "Diagnosis": "headwater.diagnosis",
     "Finding": "headwater.findings",
     "Problem": "headwater.capture",
     "ProblemError": "headwater.capture",
     "Recording": "headwater.recording",
     "Severity": "headwater.findings",
+    "compare": "headwater.lab.compare",
     "diagnose": "headwater.diagnosis",
     "judge": "headwater.diagnosis",
     "load": "headwater.diagnosis",

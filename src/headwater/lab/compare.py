@@ -87,7 +87,7 @@ def compare(
         seeds=numbers,
         cotangent=looks[0].cotangent,
         training=None if training is None else _budget(training),
-        versions=(("headwater", __version__), ("python", platform.python_version()), ("torch", torch.__version__)),
+        versions=(("headwater", __version__), ("python", platform.python_version()), ("torch", str(torch.__version__))),
     )
 
 

@@ -19,6 +19,7 @@ from headwater.lab.learning_curve import NOT_DIVERGED, LearningCurve
 
 _MOST_CHECKPOINTS = 20
 _LEARNING_RATE = 1e-3
+_NO_LOSS = "expected a loss to train with: pass loss= and targets, for example loss=nn.CrossEntropyLoss()"
 
 
 class Batch(NamedTuple):
@@ -129,7 +130,7 @@ def _step(model: nn.Module, batch: Batch, loss: Callable[..., Any] | None, optim
         return False
     value = loss_of(Problem(model, batch.inputs, batch.targets, loss), output)
     if value is None:
-        raise ProblemError("expected a loss to train with: pass loss=, for example loss=nn.CrossEntropyLoss()")
+        raise ProblemError(_NO_LOSS)
     if not bool(value.isfinite()):
         return False
     called("the backward pass failed", value.backward)
@@ -181,7 +182,9 @@ def _loss_and_accuracy(model: nn.Module, data: Batch, loss: Callable[..., Any] |
     value = output if isinstance(output, Tensor) and not output.dim() else getattr(output, "loss", None)
     if loss is not None:
         value = called("the loss failed on the model's output", loss, output, *targets)
-    number = float("nan") if value is None else float(value)
+    if value is None:
+        raise ProblemError(_NO_LOSS)
+    number = float(value)
     return (number if np.isfinite(number) else float("inf")), accuracy(output, data.targets)
 
 
