@@ -11,6 +11,7 @@ import pytest
 import headwater
 
 PUBLIC_NAMES = {
+    "Comparison",
     "Diagnosis",
     "Finding",
     "Problem",
@@ -18,6 +19,7 @@ PUBLIC_NAMES = {
     "Recording",
     "Severity",
     "__version__",
+    "compare",
     "diagnose",
     "judge",
     "load",
