@@ -198,6 +198,15 @@ def test_threads_give_the_serial_result_bit_for_bit():
     assert spread == serial
 
 
+AT_THE_TOP = lambda: mlp(2)  # noqa: E731  # its name is "<lambda>", which no process finds
+
+
+def not_the_second():
+    if torch.initial_seed() == 1:
+        raise ValueError("not this one")
+    return mlp(2)
+
+
 def test_processes_give_the_serial_result_bit_for_bit():
     arguments = (NOTEBOOK, SAMPLE, ZERO)
     serial = hw.compare(*arguments, loss=nn.MSELoss(), seeds=4, train=2)
@@ -207,6 +216,51 @@ def test_processes_give_the_serial_result_bit_for_bit():
             hw.ProblemError, match="define factories, loss and optimizer at the top of a module, or use loky"
         ):
             hw.compare({"a": lambda: mlp(2), "b": lambda: mlp(3)}, inputs(), executor=executor, seeds=2)
+        with pytest.raises(hw.ProblemError, match="use loky"):
+            hw.compare({"a": AT_THE_TOP, "b": AT_THE_TOP}, inputs(), executor=executor, seeds=2)
+        with pytest.raises(hw.ProblemError, match="variant 'b', seed 1: the factory failed: ValueError: not this one"):
+            hw.compare({"a": partial(mlp, 2), "b": not_the_second}, inputs(), executor=executor, seeds=2)
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_the_caller_s_gradient_mode_changes_nothing(mode):
+    arguments = (NOTEBOOK, SAMPLE, ZERO)
+    outside = hw.compare(*arguments, loss=nn.MSELoss(), seeds=2, train=2)
+    with mode():
+        assert hw.compare(*arguments, loss=nn.MSELoss(), seeds=2, train=2) == outside
+        assert not torch.is_grad_enabled()
+
+
+def test_a_factory_may_compare_networks_itself():
+    def make():
+        hw.compare(NOTEBOOK, SAMPLE, seeds=1)
+        return mlp(1)
+
+    hw.compare({"a": make, "b": partial(mlp, 1)}, inputs(), seeds=1)
+
+
+def test_a_loss_with_a_state_of_its_own_stays_what_it_was():
+    class Counting(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("calls", torch.zeros(()))
+
+        def forward(self, output, targets):
+            self.calls += 1
+            return nn.functional.cross_entropy(output, targets) * self.calls
+
+    loss = Counting()
+    found = hw.compare(
+        {"one": partial(mlp, 1), "other": partial(mlp, 1)}, inputs(), classes(), loss=loss, seeds=2, train=3
+    )
+    assert loss.calls == 0
+    one, other = found.curves.values()
+    assert np.array_equal(one.loss, other.loss)
+
+
+@pytest.mark.parametrize("seeds", [np.int64(3), np.arange(3), range(3), (0, 1, 2)])
+def test_seeds_are_how_many_or_which_ones(seeds):
+    assert hw.compare({"a": partial(mlp, 1), "b": partial(mlp, 1)}, inputs(), seeds=seeds).seeds == (0, 1, 2)
 
 
 def test_loky_takes_lambdas():
