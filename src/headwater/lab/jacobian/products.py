@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -103,7 +104,9 @@ def _twice_backward(_function: TensorFunction, variable: Tensor, value: Tensor) 
 
 def _forward_mode(function: TensorFunction, variable: Tensor, _value: Tensor) -> Product:
     def forward(direction: Tensor) -> Tensor:
-        with forward_ad.dual_level():
+        with warnings.catch_warnings(), forward_ad.dual_level():
+            # Torch's own decompositions for forward mode, loaded at first use.
+            warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", DeprecationWarning)
             value = function.run(lambda _: forward_ad.make_dual(variable.detach().clone(), direction))
             tangent = forward_ad.unpack_dual(value).tangent
             return torch.zeros_like(value) if tangent is None else tangent.detach()
