@@ -17,7 +17,9 @@ from headwater.analysis.line_costs import line_costs as line_costs
 from headwater.analysis.line_costs import lines_of_modules as lines_of_modules
 from headwater.analysis.loss_scale import LossScale as LossScale
 from headwater.analysis.loss_scale import loss_scale as loss_scale
+from headwater.analysis.ratio import GradientParts as GradientParts
 from headwater.analysis.ratio import RatioFactors as RatioFactors
+from headwater.analysis.ratio import gradient_parts as gradient_parts
 from headwater.analysis.ratio import ratio_factors as ratio_factors
 from headwater.analysis.time_steps import TimeSteps as TimeSteps
 from headwater.analysis.time_steps import time_steps as time_steps

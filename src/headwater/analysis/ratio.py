@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from headwater.analysis.gain import cotangent
-from headwater.recording import Recording, SignalKind, TensorStats
+from headwater.recording import Recording, Signal, SignalKind, TensorStats
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +46,49 @@ class RatioFactors:
         return self.ratio / self.loss_slope
 
 
+@dataclass(frozen=True, slots=True)
+class GradientParts:
+    """What one layer's mean absolute weight gradient is made of; nan for what was not recorded or is not finite.
+
+    Args:
+        weight_gradient: mean |dL/dW|.
+        cotangent: mean |gradient at the model's output|.
+        delta: mean |gradient at the layer's output|.
+        signal: mean |input of the layer|.
+    """
+
+    weight_gradient: float
+    cotangent: float
+    delta: float
+    signal: float
+
+
+def gradient_parts(recording: Recording, parameter: str, depth: int | None = None) -> GradientParts:
+    """The parts of a parameter's mean absolute gradient.
+
+    Args:
+        recording: of one backward pass.
+        parameter: full name.
+        depth: of the call of its module, where there are several; None for the first.
+
+    Raises:
+        ValueError: the recording holds no gradient of the parameter.
+
+    >>> from headwater.recording import RecordingBuilder
+    >>> gradient_parts(RecordingBuilder().build(), "weight")
+    Traceback (most recent call last):
+    ValueError: the recording holds no gradient of a parameter 'weight'
+    """
+    gradient = _gradient_of(recording, parameter)
+    depth = gradient.depth if depth is None else depth
+    return GradientParts(
+        _mean_abs(gradient.stats),
+        _mean_abs(cotangent(recording)),
+        _mean_abs(recording.signal(SignalKind.ACTIVATION_GRADIENT, depth)),
+        _mean_abs(recording.signal(SignalKind.INPUT, depth)),
+    )
+
+
 def ratio_factors(numerator: Recording, denominator: Recording, parameter: str) -> RatioFactors:
     """The factors of a parameter's mean absolute gradient in one recording over that in the other.
 
@@ -69,7 +112,7 @@ def ratio_factors(numerator: Recording, denominator: Recording, parameter: str) 
     >>> factors.ratio, factors.loss_slope, factors.backward_gain, factors.forward_signal, factors.alignment
     (12.0, 4.0, 1.0, 3.0, 1.0)
     """
-    above, below = (_Parts.of(recording, parameter) for recording in (numerator, denominator))
+    above, below = (_positive_parts(recording, parameter) for recording in (numerator, denominator))
     ratio = above.weight_gradient / below.weight_gradient
     loss_slope = above.cotangent / below.cotangent
     backward_gain = (above.delta / above.cotangent) / (below.delta / below.cotangent)
@@ -78,31 +121,29 @@ def ratio_factors(numerator: Recording, denominator: Recording, parameter: str) 
     return RatioFactors(parameter, ratio, loss_slope, backward_gain, forward_signal, alignment)
 
 
-@dataclass(frozen=True, slots=True)
-class _Parts:
-    weight_gradient: float
-    cotangent: float
-    delta: float
-    signal: float
-
-    @classmethod
-    def of(cls, recording: Recording, parameter: str) -> _Parts:
-        gradient = next((s for s in recording.select(SignalKind.WEIGHT_GRADIENT) if s.parameter == parameter), None)
-        if gradient is None:
-            raise ValueError(f"the recording holds no gradient of a parameter '{parameter}'")
-        delta = recording.signal(SignalKind.ACTIVATION_GRADIENT, gradient.depth)
-        signal = recording.signal(SignalKind.INPUT, gradient.depth)
-        return cls(
-            _positive(gradient.stats, f"the gradient of '{parameter}'"),
-            _positive(cotangent(recording), "the gradient at the model's output"),
-            _positive(delta, f"the gradient at the output of '{gradient.module}'"),
-            _positive(signal, f"the input of '{gradient.module}'"),
-        )
+def _gradient_of(recording: Recording, parameter: str) -> Signal:
+    signals = recording.select(SignalKind.WEIGHT_GRADIENT, module=parameter.rpartition(".")[0])
+    gradient = next((signal for signal in signals if signal.parameter == parameter), None)
+    if gradient is None:
+        raise ValueError(f"the recording holds no gradient of a parameter '{parameter}'")
+    return gradient
 
 
-def _positive(stats: TensorStats | None, what: str) -> float:
-    mean_abs = math.nan if stats is None else stats.mean_abs
-    if not 0.0 < mean_abs < math.inf:
-        found = "was not recorded" if stats is None else f"has a mean absolute value of {mean_abs}"
+def _mean_abs(stats: TensorStats | None) -> float:
+    return math.nan if stats is None or stats.nonfinite_count else stats.mean_abs
+
+
+def _positive_parts(recording: Recording, parameter: str) -> GradientParts:
+    gradient = _gradient_of(recording, parameter)
+    _check_positive(gradient.stats, f"the gradient of '{parameter}'")
+    _check_positive(cotangent(recording), "the gradient at the model's output")
+    delta = recording.signal(SignalKind.ACTIVATION_GRADIENT, gradient.depth)
+    _check_positive(delta, f"the gradient at the output of '{gradient.module}'")
+    _check_positive(recording.signal(SignalKind.INPUT, gradient.depth), f"the input of '{gradient.module}'")
+    return gradient_parts(recording, parameter)
+
+
+def _check_positive(stats: TensorStats | None, what: str) -> None:
+    if not 0.0 < _mean_abs(stats) < math.inf:
+        found = "was not recorded" if stats is None else f"has a mean absolute value of {_mean_abs(stats)}"
         raise ValueError(f"a ratio has factors only where every part is positive and finite, but {what} {found}")
-    return mean_abs
