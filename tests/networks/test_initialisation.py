@@ -181,3 +181,13 @@ def test_fixup_and_deepnorm_scale_the_branches():
     _, *branches, head = weight_layers(spec)
     assert layer_variances(spec, branches[0])[0] == pytest.approx(1.0 / 8)  # beta² = 1 / sqrt(8 N), N = 8
     assert layer_variances(spec, head)[0] == pytest.approx(2 * 8 / 12)
+
+
+def test_the_critical_point_is_that_of_what_a_layer_reads():
+    spec = NetworkSpec(family="transformer", depth=1, activation="gelu", initialisation="critical")
+    found = {layer.module: layer_variances(spec, layer) for layer in weight_layers(spec)}
+    gelu, linear = (1.98305825749, 0.172922390666), (1.0, 0.0)
+    assert found["layers.0.feed_forward.linear2"] == pytest.approx(gelu)
+    assert {found[f"layers.0.{name}"] for name in ("attention.value", "attention.out", "feed_forward.linear1")} == {
+        linear
+    }

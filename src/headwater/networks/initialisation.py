@@ -70,7 +70,10 @@ def layer_variances(spec: NetworkSpec, layer: LayerPlan) -> tuple[float, float]:
     if layer.role is Role.GATE:
         return weight_variance, bias_variance
     weight_variance = weight_variance if spec.weight_variance is None else spec.weight_variance
-    bias_variance = bias_variance if spec.bias_variance is None else spec.bias_variance
+    if layer.role is Role.RECURRENT and spec.initialisation != "default":
+        bias_variance = 0.0
+    elif spec.bias_variance is not None:
+        bias_variance = spec.bias_variance
     return weight_variance * _role_factor(spec, layer.role) ** 2, bias_variance
 
 
@@ -80,21 +83,22 @@ def _base_variances(spec: NetworkSpec, layer: LayerPlan) -> tuple[float, float]:
         return _DEFAULT_WEIGHT_VARIANCE, 0.0
     match spec.initialisation:
         case "default":
-            return _DEFAULT_WEIGHT_VARIANCE, _DEFAULT_WEIGHT_VARIANCE / layer.fan_in
+            fan = layer.default_fan or layer.fan_in
+            return _DEFAULT_WEIGHT_VARIANCE * layer.fan_in / fan, _DEFAULT_WEIGHT_VARIANCE / fan
         case "glorot" | "deepnorm":
             return glorot, 0.0
         case "he" | "fixup" | "rezero":
             return 2.0 / (1.0 + (_LEAKY_SLOPE**2 if spec.activation == "leaky_relu" else 0.0)), 0.0
         case "critical":
-            return _critical_variances(spec)
+            return _critical_variances(spec, layer)
         case _:  # lecun, orthogonal, lsuv
             return 1.0, 0.0
 
 
-def _critical_variances(spec: NetworkSpec) -> tuple[float, float]:
+def _critical_variances(spec: NetworkSpec, layer: LayerPlan) -> tuple[float, float]:
     if spec.weight_variance is not None and spec.bias_variance is not None:
         return spec.weight_variance, spec.bias_variance
-    point = critical_point(spec.activation)
+    point = critical_point(spec.activation if layer.reads_activation else "linear")
     return point.weight_variance, point.bias_variance
 
 
@@ -146,8 +150,10 @@ def _scale(spec: NetworkSpec, layer: LayerPlan, weights: torch.Tensor, biases: t
     weight_variance, bias_variance = layer_variances(spec, layer)
     of_variate = 1.0 / 3.0 if is_uniform else 1.0
     if spec.initialisation in ("orthogonal", "lsuv") and layer.role is not Role.GATE:
-        _orthogonalise(weights.view(len(weights), layer.num_outputs, layer.fan_in))
-        weights.mul_(math.sqrt(weight_variance * max(layer.num_outputs / layer.fan_in, 1.0)))
+        num_rows = layer.num_outputs // layer.num_parts
+        for part in weights.view(len(weights), layer.num_parts, num_rows, layer.fan_in).unbind(1):
+            _orthogonalise(part)
+        weights.mul_(math.sqrt(weight_variance * max(num_rows / layer.fan_in, 1.0)))
     else:
         weights.mul_(math.sqrt(weight_variance / of_variate / layer.fan_in))
     if layer.role is Role.GATE:

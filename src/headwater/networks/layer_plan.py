@@ -17,6 +17,9 @@ class Role(Enum):
     BRANCH_END = "the last weight layer of a branch"
     HEAD = "the output layer"
     GATE = "a highway's gate"
+    RECURRENT = (
+        "from a cell's state to its next; the biases beside the input's are zero unless PyTorch's default draws them"
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +33,10 @@ class LayerPlan:
         kernel: sizes of a convolution's window; none for a linear layer.
         has_bias: whether it has biases.
         role: where it stands.
+        num_parts: matrices that are stacked in the weight, as of a cell's gates; each is initialised for itself.
+        reads_activation: whether it reads what an activation function returned (or the input), and not a sum of linear layers,
+            for which the critical point is that of no activation.
+        default_fan: what PyTorch's default takes for fan-in: a cell's state size for all its weights.
     """
 
     module: str
@@ -38,6 +45,9 @@ class LayerPlan:
     kernel: tuple[int, ...] = ()
     has_bias: bool = True
     role: Role = Role.PLAIN
+    num_parts: int = 1
+    reads_activation: bool = True
+    default_fan: int | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -51,8 +61,8 @@ class LayerPlan:
 
     @property
     def fan_out(self) -> int:
-        """Numbers that an input goes into."""
-        return self.num_outputs * math.prod(self.kernel)
+        """Numbers that an input goes into, in one part."""
+        return self.num_outputs // self.num_parts * math.prod(self.kernel)
 
     @property
     def num_weights(self) -> int:
@@ -72,3 +82,13 @@ def empty_linear(num_inputs: int, num_outputs: int) -> nn.Linear:
     torch.Size([3, 2])
     """
     return nn.Linear(num_inputs, num_outputs, device="meta").to_empty(device="cpu")
+
+
+def empty_conv(num_inputs: int, num_outputs: int, *, stride: int = 1, has_bias: bool = True) -> nn.Conv2d:
+    """A 3 x 3 convolution that keeps an image's size (divided by the stride), with uninitialised parameters.
+
+    >>> empty_conv(2, 3).weight.shape
+    torch.Size([3, 2, 3, 3])
+    """
+    conv = nn.Conv2d(num_inputs, num_outputs, 3, stride=stride, padding=1, bias=has_bias, device="meta")
+    return conv.to_empty(device="cpu")

@@ -6,9 +6,10 @@ import torch
 from torch import nn
 
 from headwater.networks.activation_functions import activation_module
+from headwater.networks.input_check import check_input
 from headwater.networks.layer_plan import LayerPlan, Role, empty_linear
 from headwater.networks.normalisation import norm_module
-from headwater.networks.shortcuts import SUMMED, branch_scale, has_alpha, initial_alpha
+from headwater.networks.shortcuts import SUMMED, add_branch, branch_alpha, branch_scale
 from headwater.networks.specification import NetworkSpec
 
 
@@ -39,15 +40,13 @@ class MlpLayer(nn.Module):
         self.activation = activation_module(spec.activation)
         if self.shortcut == "highway":
             self.gate = empty_linear(num_inputs, spec.width)
-        is_scaled = self.shortcut in SUMMED and has_alpha(spec)
-        self.alpha = nn.Parameter(torch.tensor(initial_alpha(spec))) if is_scaled else None
+        self.alpha = None if is_first else branch_alpha(spec)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """What the layer returns, its shortcut included; for "dense" the new features alone."""
         branch = self.branch(x)
         if self.shortcut in SUMMED:
-            scaled = branch if self.scale == 1.0 else self.scale * branch
-            return x + (scaled if self.alpha is None else self.alpha * scaled)
+            return add_branch(x, branch, self.scale, self.alpha)
         if self.shortcut == "highway":
             gate = torch.sigmoid(self.gate(x))
             return gate * branch + (1.0 - gate) * x
@@ -76,12 +75,18 @@ class Mlp(nn.Module):
 
     def __init__(self, spec: NetworkSpec) -> None:
         super().__init__()
+        self.num_inputs = spec.num_inputs
         self.is_dense = spec.shortcut == "dense"
         self.layers = nn.ModuleList(MlpLayer(spec, index) for index in range(spec.depth))
         self.head = empty_linear(num_layer_inputs(spec, spec.depth), spec.num_outputs)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """The output, (batch, num_outputs), for x of (batch, num_inputs)."""
+        """The output, (..., num_outputs), for x of (..., num_inputs); with batch norm one dimension of samples.
+
+        Raises:
+            ValueError: the input has another shape.
+        """
+        check_input(x, ("...", self.num_inputs))
         if self.is_dense:
             return self._forward_dense(x)
         for layer in self.layers:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import math
 
+import torch
+from torch import nn
+
 from headwater.networks.specification import NetworkSpec
 
 GATE_BIAS = -1.0  # a highway carries at first: Srivastava et al. 2015, arXiv 1505.00387, section 2.2
@@ -22,23 +25,28 @@ def branch_scale(spec: NetworkSpec) -> float:
     return scale / deepnorm_alpha(spec.num_blocks) if spec.initialisation == "deepnorm" else scale
 
 
-def has_alpha(spec: NetworkSpec) -> bool:
-    """Whether each branch has a scalar that is trained: of "learned" shortcuts, and of ReZero's and Fixup's making.
+def branch_alpha(spec: NetworkSpec) -> nn.Parameter | None:
+    """The scalar of a branch that is trained: of "learned" shortcuts, and of ReZero's and Fixup's making; else None.
 
-    >>> has_alpha(NetworkSpec(shortcut="identity")), has_alpha(NetworkSpec(shortcut="identity", initialisation="rezero"))
-    (False, True)
+    It starts with 0 for ReZero, and for Fixup in an mlp, whose branch ends with it; else with 1.
+
+    >>> branch_alpha(NetworkSpec(shortcut="identity")), branch_alpha(NetworkSpec(shortcut="learned")).item()
+    (None, 1.0)
     """
-    return spec.shortcut == "learned" or spec.initialisation in ("rezero", "fixup")
-
-
-def initial_alpha(spec: NetworkSpec) -> float:
-    """What that scalar starts with: 0 for ReZero, and for Fixup in an mlp, whose branch ends with it; else 1.
-
-    >>> initial_alpha(NetworkSpec(shortcut="learned"))
-    1.0
-    """
+    if spec.shortcut not in SUMMED or not (spec.shortcut == "learned" or spec.initialisation in ("rezero", "fixup")):
+        return None
     is_branch_end = spec.initialisation == "fixup" and spec.family == "mlp"
-    return 0.0 if spec.initialisation == "rezero" or is_branch_end else 1.0
+    return nn.Parameter(torch.tensor(0.0 if spec.initialisation == "rezero" or is_branch_end else 1.0))
+
+
+def add_branch(x: torch.Tensor, branch: torch.Tensor, scale: float, alpha: torch.Tensor | None) -> torch.Tensor:
+    """The sum x + scale * alpha * branch, without the factors that are not there.
+
+    >>> add_branch(torch.tensor(1.0), torch.tensor(4.0), 0.5, None)
+    tensor(3.)
+    """
+    scaled = branch if scale == 1.0 else scale * branch
+    return x + (scaled if alpha is None else alpha * scaled)
 
 
 def fixup_factor(num_blocks: int) -> float:
