@@ -26,10 +26,10 @@ from headwater.theory.activations import (
     from_callable,
     leaky_relu,
 )
+from headwater.theory.batch_norm import chi_with_batch_norm
 from headwater.theory.mean_field import (
     Initialisation,
     chi,
-    chi_with_batch_norm,
     chi_with_layer_norm,
     chi_with_shortcut,
     correlation_map,

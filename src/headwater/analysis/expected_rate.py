@@ -13,8 +13,9 @@ from headwater.analysis.layer_facts import is_same_variance, known_initialisatio
 from headwater.analysis.stacks import StackLayer, longest_stack
 from headwater.analysis.waterfall import Waterfall, waterfall
 from headwater.recording import Recording
+from headwater.theory.batch_norm import chi_with_batch_norm
 from headwater.theory.finite_width import factor_band, kappa
-from headwater.theory.mean_field import Initialisation, chi, chi_with_batch_norm, chi_with_layer_norm
+from headwater.theory.mean_field import Initialisation, chi, chi_with_layer_norm
 
 _LEAST_LAYERS = 3
 # Half of the band: three standard deviations of a network of this width, and 2 % for what theory leaves out (a batch that

@@ -192,28 +192,6 @@ def chi_with_layer_norm(activation: Activation) -> float:
     return chi(activation, unit, 1.0) / variance_map(activation, unit, 1.0)
 
 
-def chi_with_batch_norm(activation: Activation, batch: float = math.inf) -> float:
-    """Chi of a layer with BatchNorm before the activation: E phi'² / Var phi (Yang et al. 2019, arXiv 1902.08129).
-
-    For a linear network and batches of B samples it is (B - 2) / (B - 3); this factor is taken for others too.
-
-    Args:
-        activation: of the layers.
-        batch: samples, at least 4.
-
-    >>> from headwater.theory.activations import LINEAR, RELU
-    >>> round(chi_with_batch_norm(RELU), 5), chi_with_batch_norm(LINEAR, batch=5)
-    (1.46694, 1.5)
-    """
-    if not batch > 3:
-        raise ValueError(f"expected a batch of more than 3 samples, got {batch}")
-    unit = Initialisation(1.0)
-    mean = gaussian_mean(activation.function, 1.0, activation.kinks)
-    of_batch = 1.0 if math.isinf(batch) else (batch - 2.0) / (batch - 3.0)
-    spread = variance_map(activation, unit, 1.0) - mean * mean
-    return round(of_batch * chi(activation, unit, 1.0) / spread, 12)
-
-
 def chi_with_shortcut(branch_chi: float, scale: float = 1.0, cosine: float = 0.0) -> float:
     """Chi of x + scale * branch(x): 1 + scale² chi of the branch (Yang & Schoenholz 2017, arXiv 1712.08969).
 

@@ -32,12 +32,30 @@ def gaussian_mean(function: Function, variance: float, kinks: Sequence[float] = 
     >>> round(gaussian_mean(lambda x: np.maximum(x, 0.0) ** 2, 1.0), 12)
     0.5
     """
+    nodes, weights = gaussian_nodes(variance, kinks)
+    return float(weights @ function(nodes))
+
+
+def gaussian_nodes(variance: float, kinks: Sequence[float] = (0.0,)) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Values of x ~ N(0, variance), and their weights, which hold the density: E f(x) is `weights @ f(values)`.
+
+    Args:
+        variance: of x, not negative.
+        kinks: where the functions or a derivative of them jump.
+
+    Raises:
+        ValueError: the variance is negative or no number.
+
+    >>> values, weights = gaussian_nodes(2.0)
+    >>> round(float(weights @ values**2), 9)
+    2.0
+    """
     _check_variance(variance)
     deviation = math.sqrt(variance)
     if deviation == 0.0:
-        return float(function(np.zeros(1))[0])
+        return np.zeros(1), np.ones(1)
     nodes, weights = _nodes(tuple(sorted({kink / deviation for kink in kinks if abs(kink) < _REACH * deviation})))
-    return float(weights @ function(deviation * nodes))
+    return deviation * nodes, weights
 
 
 def gaussian_mean_of_product(
