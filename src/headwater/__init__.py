@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from headwater.diagnosis import load as load
     from headwater.findings import Finding as Finding
     from headwater.findings import Severity as Severity
+    from headwater.lab.sweep import SweepResult as SweepResult
+    from headwater.lab.sweep import read_sweep as read_sweep
+    from headwater.lab.sweep import sweep as sweep
     from headwater.recording import Recording as Recording
 
 _EXPORTS = {
@@ -29,10 +32,13 @@ _EXPORTS = {
     "ProblemError": "headwater.capture",
     "Recording": "headwater.recording",
     "Severity": "headwater.findings",
+    "SweepResult": "headwater.lab.sweep",
     "diagnose": "headwater.diagnosis",
     "judge": "headwater.diagnosis",
     "load": "headwater.diagnosis",
+    "read_sweep": "headwater.lab.sweep",
     "record": "headwater.capture",
+    "sweep": "headwater.lab.sweep",
 }
 
 

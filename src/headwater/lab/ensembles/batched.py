@@ -12,7 +12,7 @@ from headwater.lab.ensembles.chain import Parameters, Stage
 from headwater.networks.activation_functions import activation_module
 from headwater.networks.mlp import num_layer_inputs
 from headwater.networks.normalisation import norm_module
-from headwater.networks.shortcuts import SUMMED, branch_scale, has_alpha
+from headwater.networks.shortcuts import SUMMED, branch_alpha, branch_scale
 from headwater.networks.specification import NetworkSpec
 
 Apply = Callable[[Parameters, Tensor], Tensor]
@@ -52,7 +52,7 @@ def _layer(spec: NetworkSpec, index: int) -> Apply:
     branch = _branch(spec, index)
     shortcut = "none" if index == 0 else spec.shortcut
     if shortcut in SUMMED:
-        return _summed(branch, branch_scale(spec), f"{name}.alpha" if has_alpha(spec) else None)
+        return _summed(branch, branch_scale(spec), f"{name}.alpha" if branch_alpha(spec) is not None else None)
     if shortcut == "highway":
         return _gated(branch, _linear(f"{name}.gate"))
     if shortcut == "dense" and index > 0:
