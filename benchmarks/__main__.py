@@ -19,6 +19,7 @@ BENCHMARKS = {
     "diagnose": "benchmarks.diagnose",
     "memory": "benchmarks.memory",
     "depth": "benchmarks.depth",
+    "ensembles": "benchmarks.ensembles",
     "start": "benchmarks.start",
     "statistics": "benchmarks.weight_statistics",
 }

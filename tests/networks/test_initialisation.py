@@ -191,3 +191,19 @@ def test_the_critical_point_is_that_of_what_a_layer_reads():
     assert {found[f"layers.0.{name}"] for name in ("attention.value", "attention.out", "feed_forward.linear1")} == {
         linear
     }
+
+
+def test_a_default_device_does_not_change_the_network():
+    spec = NetworkSpec(family="conv", depth=10, width=2, shortcut="learned", normalisation="rms")
+    expected = parameters(spec)
+    with torch.device("meta"):
+        found = parameters(spec)
+        stacked = initial_parameters(spec, [0])
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    assert all(torch.equal(stacked[name][0], expected[name]) for name in expected)
+
+
+def test_layers_are_pytorchs_own():
+    kinds = {type(module) for module in build(NetworkSpec(family="conv", depth=10, width=2)).modules()}
+    assert {torch.nn.Linear, torch.nn.Conv2d} <= kinds
+    assert not any("Empty" in kind.__name__ for kind in kinds)

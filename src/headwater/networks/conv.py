@@ -7,8 +7,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from headwater.networks.activation_functions import activation_module
+from headwater.networks.empty_layers import empty_conv, empty_linear
 from headwater.networks.input_check import check_input
-from headwater.networks.layer_plan import LayerPlan, Role, empty_conv, empty_linear
+from headwater.networks.layer_plan import LayerPlan, Role
 from headwater.networks.normalisation import image_norm_module
 from headwater.networks.shortcuts import SUMMED, add_branch, branch_alpha, branch_scale
 from headwater.networks.specification import NetworkSpec

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import nn
@@ -26,7 +27,7 @@ def initial_parameters(
     """The parameters of `build(spec, seed)` for each seed, stacked: name -> (len(seeds), *shape).
 
     Bit for bit those of the single networks. Standard variates come from one generator a seed, seeded by it: uniform for
-    "default", normal for the rest. The global generators stay as they are. Tensors may be views of one another's memory.
+    "default", normal for the rest. The global generators stay as they are. All is on the CPU. Tensors may be views of one another's memory.
 
     Args:
         spec: of the networks.
@@ -39,7 +40,19 @@ def initial_parameters(
     >>> {name: tuple(p.shape) for name, p in initial_parameters(NetworkSpec(depth=1, width=8), range(3)).items()}
     {'layers.0.linear.weight': (3, 8, 16), 'layers.0.linear.bias': (3, 8), 'head.weight': (3, 4, 8), 'head.bias': (3, 4)}
     """
-    return parameters_of(empty_network(spec), spec, seeds, dtype=dtype)
+    with on_cpu():
+        return parameters_of(empty_network(spec), spec, seeds, dtype=dtype)
+
+
+def on_cpu() -> AbstractContextManager[object]:
+    """Makes new tensors CPU tensors, whatever torch.set_default_device says: a seed's numbers are those of the CPU's generator.
+
+    >>> with on_cpu():
+    ...     torch.zeros(1).device.type
+    'cpu'
+    """
+    device = torch.device("cpu")
+    return nullcontext() if torch.get_default_device() == device else device
 
 
 def parameters_of(

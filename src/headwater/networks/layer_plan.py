@@ -6,8 +6,6 @@ import math
 from dataclasses import dataclass
 from enum import Enum
 
-from torch import nn
-
 
 class Role(Enum):
     """Where a weight layer stands."""
@@ -73,22 +71,3 @@ class LayerPlan:
     def num_biases(self) -> int:
         """One an output, or none."""
         return self.num_outputs if self.has_bias else 0
-
-
-def empty_linear(num_inputs: int, num_outputs: int) -> nn.Linear:
-    """A linear layer with uninitialised parameters, so that no random numbers are drawn for nothing.
-
-    >>> empty_linear(2, 3).weight.shape
-    torch.Size([3, 2])
-    """
-    return nn.Linear(num_inputs, num_outputs, device="meta").to_empty(device="cpu")
-
-
-def empty_conv(num_inputs: int, num_outputs: int, *, stride: int = 1, has_bias: bool = True) -> nn.Conv2d:
-    """A 3 x 3 convolution that keeps an image's size (divided by the stride), with uninitialised parameters.
-
-    >>> empty_conv(2, 3).weight.shape
-    torch.Size([3, 2, 3, 3])
-    """
-    conv = nn.Conv2d(num_inputs, num_outputs, 3, stride=stride, padding=1, bias=has_bias, device="meta")
-    return conv.to_empty(device="cpu")

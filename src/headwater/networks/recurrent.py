@@ -6,8 +6,9 @@ import torch
 from torch import nn
 
 from headwater.networks.activation_functions import activation_module
+from headwater.networks.empty_layers import empty_linear
 from headwater.networks.input_check import check_input
-from headwater.networks.layer_plan import LayerPlan, Role, empty_linear
+from headwater.networks.layer_plan import LayerPlan, Role
 from headwater.networks.specification import NetworkSpec
 
 _PARTS = {"rnn": 1, "gru": 3, "lstm": 4}

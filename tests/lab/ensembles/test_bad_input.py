@@ -27,9 +27,9 @@ INPUTS = torch.ones(5, 3)
             dict(inputs=torch.ones(5, 3, dtype=torch.int64)),
             "expected a floating-point tensor as inputs, got one of torch.int64",
         ),
-        (dict(inputs=torch.ones(5, 4)), "expected inputs of shape (samples, 3), as num_inputs is 3, got (5, 4)"),
-        (dict(inputs=torch.ones(3)), "expected inputs of shape (samples, 3), as num_inputs is 3, got (3,)"),
-        (dict(inputs=torch.ones(0, 3)), "expected inputs of shape (samples, 3), as num_inputs is 3, got (0, 3)"),
+        (dict(inputs=torch.ones(5, 4)), "expected an input of shape (samples, 3), got (5, 4)"),
+        (dict(inputs=torch.ones(3)), "expected an input of shape (samples, 3), got (3,)"),
+        (dict(inputs=torch.ones(0, 3)), "expected one or more samples as inputs, got none in shape (0, 3)"),
         (dict(method="fast"), "expected method to be one of auto, batched, vmap, loop, got 'fast'"),
         (dict(max_extra_bytes=0), "expected max_extra_bytes to be a number of bytes from 1, got 0"),
         (dict(cotangent=torch.ones(2, 5)), "expected a cotangent of the output's shape (5, 2), got (2, 5)"),
@@ -61,6 +61,30 @@ def test_one_sample_has_no_batch_norm():
     spec = NetworkSpec(depth=2, width=4, num_inputs=3, normalisation="batch")
     with pytest.raises(EnsembleError, match="expected two or more samples for normalisation 'batch', got 1"):
         measure_ensemble(spec, [0], INPUTS[:1])
+
+
+@pytest.mark.parametrize(
+    ("line", "shape", "sentence"),
+    [
+        ("conv depth=10", (2, 16, 8), "expected an input of shape (samples, 16, height, width), got (2, 16, 8)"),
+        ("transformer depth=1", (2, 5, 3), "expected an input of shape (samples, positions, 16), got (2, 5, 3)"),
+        ("lstm depth=4", (2, 5, 16), "expected an input of shape (samples, 4, 16), got (2, 5, 16)"),
+        (
+            "conv depth=10 normalisation=batch",
+            (1, 16, 8, 8),
+            "expected two or more samples for normalisation 'batch', got 1: use more, or another norm",
+        ),
+    ],
+)
+def test_inputs_of_another_family_are_refused(line, shape, sentence):
+    with pytest.raises(EnsembleError, match=f"^{re.escape(sentence)}$"):
+        measure_ensemble(NetworkSpec.parse(line), [0], torch.ones(shape))
+
+
+def test_batched_products_are_for_mlps():
+    sentence = "method 'batched' is there for mlp, got family 'conv': use one of auto, vmap, loop"
+    with pytest.raises(EnsembleError, match=sentence):
+        measure_ensemble(NetworkSpec(family="conv", depth=10), [0], torch.ones(2, 16, 8, 8), method="batched")
 
 
 def test_a_loss_that_raises_raises_its_own_error():

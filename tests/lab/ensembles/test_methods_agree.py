@@ -15,12 +15,12 @@ from headwater.networks.specification import ACTIVATIONS, INITIALISATIONS, NORMA
 from tests.oracles.ensembles import measure_slowly
 
 SEEDS = [5, -2, 11]
-INPUTS = torch.randn(6, 5, generator=torch.Generator().manual_seed(1))
-COTANGENT = torch.randn(6, 3, generator=torch.Generator().manual_seed(2))
+INPUTS = torch.randn(32, 5, generator=torch.Generator().manual_seed(1))
+COTANGENT = torch.randn(32, 3, generator=torch.Generator().manual_seed(2))
 
 
 def small(**fields):
-    return NetworkSpec(**dict(depth=4, width=7, num_inputs=5, num_outputs=3, initialisation="glorot") | fields)
+    return NetworkSpec(**dict(depth=4, width=16, num_inputs=5, num_outputs=3, initialisation="glorot") | fields)
 
 
 def oracle(spec, **about):
@@ -44,8 +44,7 @@ def test_every_shortcut_with_every_norm_in_float32(shortcut, normalisation, acti
     for norm_position in ("pre", "post"):
         spec = small(shortcut=shortcut, normalisation=normalisation, norm_position=norm_position, activation=activation)
         measured = measure_ensemble(spec, SEEDS, INPUTS, cotangent=COTANGENT, method=method)
-        # Norms divide by deviations of as few as six samples, which costs digits of float32; float64 shows that it is rounding.
-        assert_same(measured, oracle(spec, cotangent=COTANGENT), rtol=1e-5 if normalisation == "none" else 1e-4)
+        assert_same(measured, oracle(spec, cotangent=COTANGENT))
         measured = measure_ensemble(spec, SEEDS, INPUTS.double(), cotangent=COTANGENT, method=method)
         assert_same(measured, oracle(spec, cotangent=COTANGENT), rtol=1e-10)
 
@@ -91,7 +90,7 @@ def test_groups_of_seeds_change_nothing(method):
     spec = small(normalisation="batch", shortcut="dense")
     seeds = range(9)
     whole = measure_ensemble(spec, seeds, INPUTS, method=method)
-    for max_extra_bytes in (1, 20_000, 50_000):
+    for max_extra_bytes in (1, 100_000, 300_000):
         parts = measure_ensemble(spec, seeds, INPUTS, method=method, max_extra_bytes=max_extra_bytes)
         assert_same(parts, whole, rtol=1e-5)
 
@@ -99,7 +98,7 @@ def test_groups_of_seeds_change_nothing(method):
 @pytest.mark.parametrize("method", ["batched", "vmap", "loop"])
 def test_a_loss_gives_cotangents_and_losses(method):
     spec = small(activation="tanh")
-    labels = torch.tensor([0, 2, 1, 1, 0, 2])
+    labels = torch.arange(32) % 3
     expected = oracle(spec, loss=lambda output: F.cross_entropy(output, labels))
     assert_same(measure_ensemble(spec, SEEDS, INPUTS, targets=labels, loss=F.cross_entropy, method=method), expected)
     of_output = measure_ensemble(
@@ -112,7 +111,7 @@ def test_a_loss_that_cannot_be_vectorised_runs_network_by_network():
     def loss(output, targets):
         return (output - targets).square().mean() if float(output.detach().sum()) < 1e9 else output.sum()
 
-    spec, targets = small(activation="tanh"), torch.zeros(6, 3)
+    spec, targets = small(activation="tanh"), torch.zeros(32, 3)
     expected = oracle(spec, loss=lambda output: output.square().mean())
     assert_same(measure_ensemble(spec, SEEDS, INPUTS, targets=targets, loss=loss), expected)
 

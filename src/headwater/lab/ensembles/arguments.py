@@ -8,6 +8,7 @@ from numbers import Integral
 from torch import Tensor
 
 from headwater.lab.ensembles.error import EnsembleError
+from headwater.networks.input_check import check_input
 from headwater.networks.specification import NetworkSpec
 
 
@@ -48,11 +49,24 @@ def checked_seeds(seeds: Iterable[int]) -> list[int]:
 
 
 def _check_shape(spec: NetworkSpec, inputs: Tensor) -> None:
-    if spec.family != "mlp":
-        return
-    if inputs.ndim != 2 or inputs.shape[1] != spec.num_inputs or len(inputs) == 0:
-        raise EnsembleError(
-            f"expected inputs of shape (samples, {spec.num_inputs}), as num_inputs is {spec.num_inputs}, got {tuple(inputs.shape)}"
-        )
-    if spec.normalisation == "batch" and len(inputs) == 1:
+    try:
+        check_input(inputs, _expected_shape(spec))
+    except ValueError as error:
+        raise EnsembleError(str(error)) from None
+    if len(inputs) == 0:
+        raise EnsembleError(f"expected one or more samples as inputs, got none in shape {tuple(inputs.shape)}")
+    if spec.normalisation == "batch" and len(inputs) == 1 and (inputs.ndim == 2 or max(inputs.shape[2:]) <= 8):
+        # Images of up to 8 x 8 end as one position, and a batch of one value has no deviation.
         raise EnsembleError("expected two or more samples for normalisation 'batch', got 1: use more, or another norm")
+
+
+def _expected_shape(spec: NetworkSpec) -> tuple[str | int, ...]:
+    match spec.family:
+        case "mlp":
+            return ("samples", spec.num_inputs)
+        case "conv":
+            return ("samples", spec.num_inputs, "height", "width")
+        case "transformer":
+            return ("samples", "positions", spec.num_inputs)
+        case _:
+            return ("samples", spec.depth, spec.num_inputs)

@@ -35,14 +35,15 @@ def bytes_per_mlp(spec: NetworkSpec, num_samples: int, itemsize: int) -> int:
     """About how much memory one network more takes: parameters, what the backward pass reads, the largest weight gradients.
 
     >>> bytes_per_mlp(NetworkSpec(depth=1, width=8, num_inputs=8, num_outputs=8), num_samples=1, itemsize=4)
-    1952
+    1696
     """
     num_inputs = [num_layer_inputs(spec, index) for index in range(spec.depth + 1)]
     widths = [spec.width] * spec.depth + [spec.num_outputs]
     weights = [(size + 1) * width for size, width in zip(num_inputs, widths, strict=True)]
     num_parameters = (2 if spec.shortcut == "highway" else 1) * sum(weights)
-    # What a layer reads and passes on, and what its sum, norm, activation and shortcut keep for the backward pass.
-    num_activations = num_samples * sum(2 * size + 6 * width for size, width in zip(num_inputs, widths, strict=True))
+    # What a layer reads and gives, and what its activation, norm and shortcut keep for the backward pass.
+    num_kept = 3 + (2 if spec.normalisation != "none" else 0) + (3 if spec.shortcut == "highway" else 0)
+    num_activations = num_samples * sum(size + num_kept * width for size, width in zip(num_inputs, widths, strict=True))
     return (num_parameters + 3 * max(weights) + num_activations) * itemsize
 
 
@@ -52,7 +53,7 @@ def _layer(spec: NetworkSpec, index: int) -> Apply:
     branch = _branch(spec, index)
     shortcut = "none" if index == 0 else spec.shortcut
     if shortcut in SUMMED:
-        return _summed(branch, branch_scale(spec), f"{name}.alpha" if branch_alpha(spec) is not None else None)
+        return _summed(branch, branch_scale(spec), None if branch_alpha(spec) is None else f"{name}.alpha")
     if shortcut == "highway":
         return _gated(branch, _linear(f"{name}.gate"))
     if shortcut == "dense" and index > 0:

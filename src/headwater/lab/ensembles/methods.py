@@ -12,9 +12,10 @@ from headwater.lab.ensembles.batched import bytes_per_mlp, mlp_stages
 from headwater.lab.ensembles.chain import measure_chain
 from headwater.lab.ensembles.cotangents import Cotangents
 from headwater.lab.ensembles.error import EnsembleError
-from headwater.lab.ensembles.layers import measured_layers
+from headwater.lab.ensembles.layers import RECURRENT, measured_layers
 from headwater.lab.ensembles.looped import measure_loop
 from headwater.lab.ensembles.measurements import EnsembleMeasurements
+from headwater.lab.ensembles.unrolled import UnrolledNet, unrolled_parameters
 from headwater.lab.ensembles.vmapped import bytes_per_pass, measure_vmap
 from headwater.lab.ensembles.whole_pass import Parameters
 from headwater.networks.families import empty_network, weight_layers
@@ -53,12 +54,12 @@ def method_for(spec: NetworkSpec, name: str) -> Method:
     """
     if name != "auto" and name not in METHODS:
         raise EnsembleError(f"expected method to be one of auto, {', '.join(METHODS)}, got {name!r}")
-    chosen = _FASTEST.get(spec.family, "loop") if name == "auto" else name
+    chosen = _FASTEST[spec.family] if name == "auto" else name
     method = METHODS[chosen]
     if spec.family not in method.families:
         able = [other for other, its in METHODS.items() if spec.family in its.families]
         raise EnsembleError(
-            f"method '{chosen}' is there for {', '.join(method.families)}, got family '{spec.family}': use auto, {', '.join(able)}"
+            f"method '{chosen}' is there for {', '.join(method.families)}, got family '{spec.family}': use one of auto, {', '.join(able)}"
         )
     return method
 
@@ -72,18 +73,26 @@ def _measure_batched(
 def _measure_vmap(
     spec: NetworkSpec, parameters: Parameters, inputs: Tensor, cotangents: Cotangents
 ) -> EnsembleMeasurements:
-    return measure_vmap(_model(spec, inputs), measured_layers(spec), parameters, inputs, cotangents)
+    model, layers = _model(spec, inputs), measured_layers(spec)
+    return measure_vmap(model, layers, _parameters(spec, parameters), inputs, cotangents)
 
 
 def _measure_loop(
     spec: NetworkSpec, parameters: Parameters, inputs: Tensor, cotangents: Cotangents
 ) -> EnsembleMeasurements:
-    return measure_loop(_model(spec, inputs), measured_layers(spec), parameters, inputs, cotangents)
+    model, layers = _model(spec, inputs), measured_layers(spec)
+    return measure_loop(model, layers, _parameters(spec, parameters), inputs, cotangents)
 
 
 def _model(spec: NetworkSpec, inputs: Tensor) -> nn.Module:
     """The architecture. Its running statistics of batches, which no pass here reads, are left out: vmap cannot write them."""
-    return torch.func.replace_all_batch_norm_modules_(empty_network(spec).to(inputs)).train()
+    model = UnrolledNet(spec) if spec.family in RECURRENT else empty_network(spec)
+    return torch.func.replace_all_batch_norm_modules_(model.to(inputs)).train()
+
+
+def _parameters(spec: NetworkSpec, parameters: Parameters) -> Parameters:
+    """The parameters under the names of `_model`."""
+    return unrolled_parameters(spec, parameters) if spec.family in RECURRENT else parameters
 
 
 def _bytes_of_pass(spec: NetworkSpec, inputs: Tensor) -> int:
@@ -107,4 +116,5 @@ METHODS = {
         families=FAMILIES, measure=_measure_loop, bytes_per_network=_bytes_of_parameters, is_gradient_exact=False
     ),
 }
-_FASTEST = {"mlp": "batched"}
+# Measured, in docs/benchmarks.md: vmap is faster than a loop for every family, at every size tried.
+_FASTEST = {family: "batched" if family in METHODS["batched"].families else "vmap" for family in FAMILIES}

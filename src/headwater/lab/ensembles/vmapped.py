@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from headwater.lab.ensembles.cotangents import Cotangents
 from headwater.lab.ensembles.layers import MeasuredLayer
@@ -32,7 +33,8 @@ def measure_vmap(
     def run(own: Parameters, own_probes: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
         return forward(model, layers, own, inputs, own_probes)
 
-    with torch.enable_grad():
+    # PyTorch's fused attention on the CPU has no rule for vmap, which would run it network by network.
+    with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
         output, returned = torch.vmap(run)(stacked, probes)
     cotangent, losses = cotangents.at(output.detach())
     gradients = torch.autograd.grad(output, [*probes, *weights], cotangent, materialize_grads=True)
