@@ -164,9 +164,11 @@ def _values(name: str, values: Any) -> tuple[Any, ...]:
                 f"expected text and numbers on the axis '{name}' of the grid, got {type(value).__name__}; name the values, and let "
                 "a factory make of them what it needs"
             )
-    twice = next((value for index, value in enumerate(values) if value in values[:index]), None)
-    if twice is not None:
-        raise GridError(f"the axis '{name}' of the grid has the value {twice!r} twice")
+    seen: set[Any] = set()
+    for value in values:
+        if value in seen:
+            raise GridError(f"the axis '{name}' of the grid has the value {value!r} twice")
+        seen.add(value)
     return values
 
 
