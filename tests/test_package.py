@@ -18,12 +18,15 @@ PUBLIC_NAMES = {
     "ProblemError",
     "Recording",
     "Severity",
+    "SweepResult",
     "__version__",
     "compare",
     "diagnose",
     "judge",
     "load",
+    "read_sweep",
     "record",
+    "sweep",
 }
 
 
