@@ -24,7 +24,7 @@ _DEFAULT_WEIGHT_VARIANCE = 1.0 / 3.0  # of U(±1), which PyTorch's default is ti
 def initial_parameters(
     spec: NetworkSpec, seeds: Sequence[int], *, dtype: torch.dtype = torch.float32
 ) -> dict[str, torch.Tensor]:
-    """The parameters of `build(spec, seed)` for each seed, stacked: name -> (len(seeds), *shape).
+    """The parameters of `build(spec, seed)` for each seed, stacked: a leading dimension of len(seeds) for each name.
 
     Bit for bit those of the single networks. Standard variates come from one generator a seed, seeded by it: uniform for
     "default", normal for the rest. The global generators stay as they are. All is on the CPU. Tensors may be views of one another's memory.
