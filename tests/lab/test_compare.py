@@ -16,6 +16,7 @@ from torch import nn
 import headwater as hw
 from headwater.analysis import ratio_factors
 from headwater.capture import Problem, observe
+from headwater.capture.cpu_moments import fused_moments_unloaded, load_fused_moments
 from headwater.networks import NetworkSpec, build
 from tests.lab.networks import NOTEBOOK, SAMPLE, ZERO, classes, inputs, mlp
 
@@ -205,6 +206,14 @@ def not_the_second():
     if torch.initial_seed() == 1:
         raise ValueError("not this one")
     return mlp(2)
+
+
+def test_a_process_that_has_measured_much_gives_the_result_of_a_fresh_one():
+    with fused_moments_unloaded():
+        fresh = hw.compare(NOTEBOOK, SAMPLE, ZERO, loss=nn.MSELoss(), seeds=8)
+    assert load_fused_moments(at_once=True)
+    assert hw.compare(NOTEBOOK, SAMPLE, ZERO, loss=nn.MSELoss(), seeds=8) == fresh
+    assert load_fused_moments()  # still there for others
 
 
 def test_processes_give_the_serial_result_bit_for_bit():
