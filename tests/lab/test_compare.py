@@ -16,6 +16,7 @@ from torch import nn
 import headwater as hw
 from headwater.analysis import ratio_factors
 from headwater.capture import Problem, observe
+from headwater.capture.cpu_moments import fused_moments_unloaded, load_fused_moments
 from headwater.networks import NetworkSpec, build
 from tests.lab.networks import NOTEBOOK, SAMPLE, ZERO, classes, inputs, mlp
 
@@ -90,7 +91,7 @@ def test_the_factors_of_a_batch_are_those_of_the_recordings():
     found = hw.compare(variants, inputs(), classes(), loss=nn.CrossEntropyLoss(), seeds=[5])
     recordings = []
     for make in variants.values():
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), fused_moments_unloaded():
             torch.manual_seed(5)
             recordings.append(observe(Problem(make(), inputs(), classes(), nn.CrossEntropyLoss())))
     for layer in found.ratios["relu"].layers:
@@ -207,6 +208,14 @@ def not_the_second():
     return mlp(2)
 
 
+def test_a_process_that_has_measured_much_gives_the_result_of_a_fresh_one():
+    with fused_moments_unloaded():
+        fresh = hw.compare(NOTEBOOK, SAMPLE, ZERO, loss=nn.MSELoss(), seeds=8)
+    assert load_fused_moments(at_once=True)
+    assert hw.compare(NOTEBOOK, SAMPLE, ZERO, loss=nn.MSELoss(), seeds=8) == fresh
+    assert load_fused_moments()  # still there for others
+
+
 def test_processes_give_the_serial_result_bit_for_bit():
     arguments = (NOTEBOOK, SAMPLE, ZERO)
     serial = hw.compare(*arguments, loss=nn.MSELoss(), seeds=4, train=2)
@@ -276,7 +285,8 @@ def test_a_specification_is_the_network_that_build_makes():
     found = hw.compare([line, NetworkSpec(depth=3, width=8, activation="tanh")], x, seeds=[4])
     assert [variant.name for variant in found.variants] == ["shortcut=identity", "shortcut=none"]
     model = build(NetworkSpec.parse(line), 4)
-    alone = observe(Problem(model, x), seed=4)
+    with fused_moments_unloaded():
+        alone = observe(Problem(model, x), seed=4)
     norms = [s.stats.norm for s in alone.select("weight_gradient") if s.item == "weight"]
     assert sorted(found.variants[0].measured.weight_gradient_norm[0]) == pytest.approx(sorted(norms), rel=1e-12)
 

@@ -15,6 +15,7 @@ from torch import nn
 
 from headwater.analysis import ExpectedRate, expected_rate
 from headwater.capture import Problem, ProblemError, observe
+from headwater.capture.cpu_moments import fused_moments_unloaded
 from headwater.capture.preservation import preserved
 from headwater.capture.random_states import reseeded
 from headwater.lab.learning_curve import LearningCurve
@@ -141,8 +142,9 @@ def _circumstances(task: SeedTask) -> Iterator[None]:
         torch.set_num_threads(1)
         torch.set_default_dtype(task.default_dtype)
         try:
-            # Networks that are built in inference mode could not be differentiated.
-            with preserved(), torch.inference_mode(False), torch.enable_grad():
+            # Networks that are built in inference mode could not be differentiated. And the compiled kernel, which a process
+            # loads once it has measured much, adds up in another order: the last bits must not tell the processes apart.
+            with preserved(), fused_moments_unloaded(), torch.inference_mode(False), torch.enable_grad():
                 yield
         finally:
             torch.set_default_dtype(dtype)
