@@ -115,6 +115,22 @@ def test_a_large_random_product_agrees_everywhere():
     np.testing.assert_allclose(share_above(density), measured, atol=0.03)
 
 
+def test_a_large_product_of_gaussian_matrices_agrees_everywhere():
+    generator = np.random.default_rng(0)
+    width, num_layers = 400, 3
+    squares = np.zeros(0)
+    for _ in range(3):
+        product = np.eye(width)
+        for _ in range(num_layers):
+            product = generator.normal(size=(width, width)) / math.sqrt(width) @ product
+        squares = np.append(squares, np.linalg.svd(product, compute_uv=False) ** 2)
+    for order in (1, 2, 3):
+        assert (squares**order).mean() == pytest.approx(fuss_catalan_moment(num_layers, order), rel=0.15)
+    density = fuss_catalan_density(num_layers)
+    measured = (squares[None, :] > density.squares[:, None]).mean(axis=1)
+    np.testing.assert_allclose(share_above(density), measured, atol=0.02)
+
+
 def test_equal_singular_values_have_no_density():
     found = spectral_density(LINEAR, Initialisation(2.0), 3, weights=ORTHOGONAL)
     assert (len(found.squares), found.edge) == (0, pytest.approx(8.0))
