@@ -68,6 +68,8 @@ def test_depth_scales_are_those_of_the_fixed_point():
     assert half.depth_scale_layers == pytest.approx(depth_scale(0.5))
     assert half.correlation_depth_scale_layers == pytest.approx(depth_scale(0.5))
     chaotic = predict(NetworkSpec(activation="tanh", weight_variance=3.0, bias_variance=0.05), BATCH)
+    assert chaotic.depth_scale_layers is not None
+    assert chaotic.correlation_depth_scale_layers is not None
     assert chaotic.depth_scale_layers < chaotic.correlation_depth_scale_layers
     assert predict(NetworkSpec(activation="relu", weight_variance=3.0), BATCH)[1:] == (
         None,
