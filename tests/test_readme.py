@@ -41,7 +41,10 @@ def test_the_api_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, c
         exec(compile(example, "README.md", "exec"), names)
     assert names["diagnosis"].findings[0].code == "HW101"
     assert hw.load("run.hw").findings == names["diagnosis"].findings
-    assert "HW101" in capsys.readouterr().out
+    assert hw.Comparison.load("comparison.json") == names["comparison"]
+    out = capsys.readouterr().out
+    assert "HW101" in out
+    assert "With 'shortcut' the first layer's gain is " in out
 
 
 def test_the_codes_are_those_that_there_are() -> None:

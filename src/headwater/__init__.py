@@ -23,9 +23,12 @@ if TYPE_CHECKING:
     from headwater.lab.sweep import SweepResult as SweepResult
     from headwater.lab.sweep import read_sweep as read_sweep
     from headwater.lab.sweep import sweep as sweep
+    from headwater.lab.compare import compare as compare
+    from headwater.lab.comparison import Comparison as Comparison
     from headwater.recording import Recording as Recording
 
 _EXPORTS = {
+    "Comparison": "headwater.lab.comparison",
     "Diagnosis": "headwater.diagnosis",
     "Finding": "headwater.findings",
     "Problem": "headwater.capture",
@@ -33,6 +36,7 @@ _EXPORTS = {
     "Recording": "headwater.recording",
     "Severity": "headwater.findings",
     "SweepResult": "headwater.lab.sweep",
+    "compare": "headwater.lab.compare",
     "diagnose": "headwater.diagnosis",
     "judge": "headwater.diagnosis",
     "load": "headwater.diagnosis",

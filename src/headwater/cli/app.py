@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import click
 
 from headwater._version import __version__
+from headwater.cli.compare import compare
 from headwater.cli.demo import demo
 from headwater.cli.diagnose import diagnose
 from headwater.cli.env import env
@@ -35,6 +36,7 @@ _HELP = """See where a gradient dies, in any PyTorch model.
 headwater demo                              a tour on two small networks
 headwater diagnose path/to/file.py:factory  your own model
 headwater sweep experiment.toml             a grid of networks, over seeds
+headwater compare "mlp depth=20" "mlp depth=20 shortcut=identity"
 """
 
 
@@ -49,7 +51,7 @@ def headwater(context: click.Context) -> int | None:
     return ExitCode.USAGE_ERROR  # not 0: that would be "healthy" to a script that forgot the command
 
 
-for command in (demo, diagnose, sweep, plot, report, env):
+for command in (demo, diagnose, compare, sweep, plot, report, env):
     headwater.add_command(command)
 
 

@@ -38,13 +38,30 @@ def load_problem(target: str, *, seed: int = 0) -> Problem:
     Traceback (most recent call last):
     headwater.cli.errors.CommandError: there is no file 'no_such_file.py'...
     """
+    name, value = load_member(target, EXPECTED, seed=seed)
+    return _checked(made(value, name) if is_factory(value) else value, name)
+
+
+def load_member(target: str, expected: str, *, seed: int = 0) -> tuple[str, Any]:
+    """What a target names, and the name of it; the generators are seeded before anything is imported.
+
+    Args:
+        target: module or file, a colon, and a name in it.
+        expected: what to say where that is not what arrived.
+        seed: of the generators.
+
+    Raises:
+        CommandError: nothing is there, or importing it fails.
+
+    >>> load_member("math:pi", "a number")
+    ('pi', 3.14...)
+    """
     source, separator, name = target.rpartition(":")
     if not separator or not source or not name:
-        raise CommandError(f"expected {EXPECTED}, got '{target}'{_hint_at_colon(target)}")
+        raise CommandError(f"expected {expected}, got '{target}'{_hint_at_colon(target)}")
     _seed_generators(seed)
     module = _file_module(Path(source)) if _is_file(source) else _named_module(source)
-    value = _member(module, name, source)
-    return _checked(_made(value, name) if _is_factory(value) else value, name)
+    return name, _member(module, name, source)
 
 
 def _hint_at_colon(target: str) -> str:
@@ -121,13 +138,26 @@ def _similar(names: list[str], name: str) -> str:
     return f"; did you mean {' or '.join(close)}?" if close else ""
 
 
-def _is_factory(value: Any) -> bool:
+def is_factory(value: Any) -> bool:
+    """Whether it is to be called: a network can be called too, but is none.
+
+    >>> is_factory(dict), is_factory(3)
+    (True, False)
+    """
     from torch import nn
 
     return callable(value) and not isinstance(value, nn.Module)
 
 
-def _made(factory: Callable[..., Any], name: str) -> Any:
+def made(factory: Callable[..., Any], name: str) -> Any:
+    """What a factory returns.
+
+    Raises:
+        CommandError: it wants arguments, or it fails.
+
+    >>> made(dict, "dict")
+    {}
+    """
     try:
         needed = [p.name for p in inspect.signature(factory).parameters.values() if _is_required(p)]
     except (TypeError, ValueError):  # a callable written in C

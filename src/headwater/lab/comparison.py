@@ -62,9 +62,8 @@ class Comparison:
     @cached_property
     def ratios(self) -> Mapping[str, VariantRatio]:
         """For the name of each variant but the baseline: its ratios to the baseline, with their factors."""
-        base = self.baseline
         return {
-            other.name: variant_ratio(other.name, other.measured, base.name, base.measured)
+            other.name: variant_ratio(other.name, other.measured, self.baseline.name, self.baseline.measured)
             for other in self.variants[1:]
         }
 

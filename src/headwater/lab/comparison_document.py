@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from headwater.lab.compared_variant import ComparedVariant
 from headwater.lab.layer_ratios import LayerRatio, VariantRatio, counterparts
 from headwater.lab.numbers_in_words import decades_with_interval, plain_number, with_interval
 from headwater.lab.variant_profile import VariantProfile
-from headwater.report.printable import printable
+from headwater.report.printable import printable, shortened
 
 if TYPE_CHECKING:
     from headwater.lab.comparison import Comparison
 
 _MOST_ROWS = 12
+_MOST_COLUMNS = 28  # of a variant's name over its column; the first table has it in full
 _ONE = (0.995, 1.005)  # what is written as 1.0 in every row is not worth a column
 
 
@@ -39,6 +41,7 @@ class ComparisonDocument(NamedTuple):
     Args:
         title: what was compared.
         facts: how.
+        variants: what each of them is, the baseline first.
         verdict: in sentences.
         sections: tables.
         remarks: theory, and whatever else has to be said.
@@ -46,6 +49,7 @@ class ComparisonDocument(NamedTuple):
 
     title: str
     facts: tuple[str, ...]
+    variants: tuple[str, ...]
     verdict: str
     sections: tuple[Section, ...]
     remarks: tuple[str, ...]
@@ -64,24 +68,21 @@ def comparison_document(comparison: Comparison) -> ComparisonDocument:
     return ComparisonDocument(
         title=f"Headwater: comparison of {len(comparison.variants)} variants over {seeds}",
         facts=(gradient, "same seeds, data and cotangents for all", "95 % intervals of medians"),
+        variants=tuple(_variant(variant, is_baseline=not index) for index, variant in enumerate(comparison.variants)),
         verdict=printable(comparison.verdict),
         sections=tuple(_sections(comparison)),
         remarks=tuple(printable(f"{v.name}: {v.expected.sentence}") for v in comparison.variants if v.expected),
     )
 
 
+def _variant(variant: ComparedVariant, *, is_baseline: bool) -> str:
+    what = f"{variant.name}: {variant.description}, {variant.num_parameters:,} parameters"
+    return printable(f"{what} (the baseline)" if is_baseline else what)
+
+
 def _sections(comparison: Comparison) -> Iterator[Section]:
     if not comparison.variants:
         return
-    yield Section(
-        "variants",
-        ("name", "parameters", "what it is"),
-        tuple(
-            (printable(variant.name), f"{variant.num_parameters:,}", printable(variant.description))
-            for variant in comparison.variants
-        ),
-        f"'{printable(comparison.baseline.name)}' is the baseline",
-    )
     yield _profiles(comparison)
     yield from (_ratio(ratio) for ratio in comparison.ratios.values())
     if comparison.curves:
@@ -103,7 +104,7 @@ def _profiles(comparison: Comparison) -> Section:
         notes.append("variants of different depth are aligned by relative depth")
     return Section(
         "gain from the output to each layer, in decades (log10 of gradient norm / norm at the output)",
-        ("layer", *map(printable, profiles)),
+        ("layer", *(shortened(printable(name), _MOST_COLUMNS) for name in profiles)),
         tuple(rows),
         "; ".join(note for note in notes if note),
     )
@@ -117,10 +118,10 @@ def _ratio(ratio: VariantRatio) -> Section:
     shown = _shown(len(ratio.layers))
     layers = [ratio.layers[index] for index in shown]
     has_alignment = any(not _ONE[0] <= layer.alignment.value <= _ONE[1] for layer in ratio.layers)
-    columns = ("layer", "gain", "higher in", "dL/dW", "= loss slope", "x backward", "x forward")
+    columns = ("layer", "gain", "higher in", "dL/dW", "= slope", "x backward", "x forward")
     return Section(
-        f"'{printable(ratio.variant)}' over '{printable(ratio.baseline)}', medians of pairs: gain at equal cotangent; mean abs dL/dW and its factors",
-        (*columns, "x alignment") if has_alignment else columns,
+        f"'{printable(ratio.variant)}' over '{printable(ratio.baseline)}', medians of pairs: gain at equal cotangent; mean abs dL/dW = loss slope x backward gain x forward signal x alignment of the samples",
+        (*columns, "x align") if has_alignment else columns,
         tuple(_ratio_row(layer, has_alignment=has_alignment) for layer in layers),
         _hidden(len(shown), len(ratio.layers)),
     )
@@ -128,7 +129,8 @@ def _ratio(ratio: VariantRatio) -> Section:
 
 def _ratio_row(layer: LayerRatio, *, has_alignment: bool) -> tuple[str, ...]:
     gain = layer.gain
-    share = f"{100 * gain.num_higher / gain.num_pairs:.0f} %" if gain.num_pairs else "-"
+    num_different = gain.num_higher + gain.num_lower  # at the output the gain is one in both
+    share = f"{100 * gain.num_higher / gain.num_pairs:.0f} %" if num_different else "-"
     factors = [layer.weight_gradient, layer.loss_slope, layer.backward_gain, layer.forward_signal]
     factors += [layer.alignment] if has_alignment else []
     return (printable(layer.layer), with_interval(gain), share, *(plain_number(factor.value) for factor in factors))

@@ -6,7 +6,9 @@ import textwrap
 from collections.abc import Iterator
 
 from headwater.lab.comparison_document import ComparisonDocument, Section
-from headwater.report.printable import printable_ascii
+from headwater.report.printable import printable_ascii, shortened
+
+_LEAST_NAME = 16
 
 
 def render_text(document: ComparisonDocument, *, width: int = 80, ascii_only: bool = False) -> str:
@@ -18,7 +20,7 @@ def render_text(document: ComparisonDocument, *, width: int = 80, ascii_only: bo
         ascii_only: for terminals and files that cannot show Unicode.
 
     >>> from headwater.lab.comparison_document import ComparisonDocument
-    >>> print(render_text(ComparisonDocument("title", ("a fact",), "All is well.", (), ()), ascii_only=True), end="")
+    >>> print(render_text(ComparisonDocument("title", ("a fact",), (), "All is well.", (), ()), ascii_only=True), end="")
     title
     a fact
     <BLANKLINE>
@@ -32,10 +34,12 @@ def render_text(document: ComparisonDocument, *, width: int = 80, ascii_only: bo
 
 def _lines(document: ComparisonDocument, width: int) -> Iterator[str]:
     yield document.title
-    yield from textwrap.wrap(" · ".join(document.facts), width)
+    yield from _wrapped(" · ".join(document.facts), width)
+    for variant in document.variants:
+        yield from _wrapped(variant, width, initial_indent="  ", subsequent_indent="    ")
     if document.verdict:
         yield ""
-        yield from textwrap.wrap(document.verdict, width)
+        yield from _wrapped(document.verdict, width)
     for section in document.sections:
         yield ""
         yield from _section(section, width)
@@ -43,20 +47,32 @@ def _lines(document: ComparisonDocument, width: int) -> Iterator[str]:
         yield ""
         yield "theory, beside the first seed"
         for remark in document.remarks:
-            yield from textwrap.wrap(remark, width, initial_indent="  ", subsequent_indent="    ")
+            yield from _wrapped(remark, width, initial_indent="  ", subsequent_indent="    ")
+
+
+def _wrapped(text: str, width: int, *, initial_indent: str = "", subsequent_indent: str = "") -> list[str]:
+    """Lines that end neither between a number and its × nor at a hyphen."""
+    lines = textwrap.wrap(
+        text.replace(" ×", "\u00a0×"),
+        width,
+        initial_indent=initial_indent,
+        subsequent_indent=subsequent_indent,
+        break_on_hyphens=False,
+    )
+    return [line.replace("\u00a0×", " ×") for line in lines]
 
 
 def _section(section: Section, width: int) -> Iterator[str]:
-    yield from textwrap.wrap(section.heading, width)
-    table = (section.columns, *section.rows)
+    yield from _wrapped(section.heading, width)
+    table = [section.columns, *section.rows]
     widths = [max(len(row[column]) for row in table) for column in range(len(section.columns))]
-    for index, row in enumerate(table):
-        cells = [
-            cell.ljust(size) if not column or size > 40 else cell.rjust(size)
-            for column, (cell, size) in enumerate(zip(row, widths, strict=True))
-        ]
-        yield "  ".join(cells).rstrip()
+    excess = sum(widths) + 2 * (len(widths) - 1) - width
+    if excess > 0 and widths[0] > _LEAST_NAME:  # names are shortened where a table is too wide, numbers are not
+        widths[0] = max(widths[0] - excess, _LEAST_NAME)
+    for index, (name, *numbers) in enumerate(table):
+        cells = [text.rjust(size) for text, size in zip(numbers, widths[1:], strict=True)]
+        yield "  ".join([shortened(name, widths[0]).ljust(widths[0]), *cells]).rstrip()
         if not index:
-            yield "─" * min(sum(widths) + 2 * len(widths) - 2, width)
+            yield "─" * (sum(widths) + 2 * (len(widths) - 1))
     if section.note:
-        yield from textwrap.wrap(section.note, width)
+        yield from _wrapped(section.note, width)

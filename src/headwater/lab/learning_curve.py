@@ -62,9 +62,17 @@ class LearningCurve:
         >>> curve.medians("loss")[1].value, curve.medians("accuracy")[1].value
         (inf, 0.0)
         """
+        return tuple(median_interval(column) for column in self.ranked(measure).T)
+
+    def ranked(self, measure: str) -> np.ndarray:
+        """The values, shape (S, C), with the worst there is where a network has diverged.
+
+        >>> one = LearningCurve(np.array([4]), *[np.array([[np.nan]])] * 4, diverged_at=np.array([2]))
+        >>> one.ranked("loss").tolist()
+        [[inf]]
+        """
         worst = 0.0 if measure.endswith("accuracy") else np.inf
-        values = np.where(self._has_diverged, worst, getattr(self, measure))
-        return tuple(median_interval(column) for column in values.T)
+        return np.where(self._has_diverged, worst, getattr(self, measure))
 
     @property
     def _has_diverged(self) -> np.ndarray:

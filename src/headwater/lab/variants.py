@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import Field, dataclass, fields
 from functools import partial
 from typing import Any, cast
 
@@ -77,7 +77,7 @@ def variants_of(given: Mapping[str, NetworkSource] | Sequence[str | NetworkSpec]
 
 def _variant(name: str, source: Any) -> Variant:
     if isinstance(source, str):
-        source = _parsed(source)
+        source = parsed(source)
     if isinstance(source, NetworkSpec):
         return Variant(name, str(source), source)
     if isinstance(source, nn.Module):
@@ -108,10 +108,10 @@ def _named(given: Sequence[str | NetworkSpec]) -> dict[str, NetworkSource]:
         raise ProblemError(
             f"expected a mapping of names to variants, or several specifications, got {type(given).__name__}"
         )
-    specs = [_parsed(each) if isinstance(each, str) else each for each in given]
+    specs = [parsed(each) if isinstance(each, str) else each for each in given]
     if not all(isinstance(spec, NetworkSpec) for spec in specs):
         raise ProblemError("expected factories to have names: {'plain': make_plain, 'shortcut': make_shortcut}")
-    names = names_of(specs)
+    names = names_of(specs) if len(specs) > 1 else [str(spec) for spec in specs]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise ProblemError(f"two variants are the same network: {specs[names.index(twice)]}")
@@ -119,20 +119,32 @@ def _named(given: Sequence[str | NetworkSpec]) -> dict[str, NetworkSource]:
 
 
 def names_of(specs: Sequence[NetworkSpec]) -> list[str]:
-    """A short name for each specification: the fields in which they are not all alike.
+    """A short name for each specification: the fields in which they are not all alike, but for those that are as by default.
 
-    >>> names_of([NetworkSpec(depth=3), NetworkSpec(depth=5, activation="tanh")])
-    ['depth=3 activation=relu', 'depth=5 activation=tanh']
+    >>> names_of([NetworkSpec(depth=20), NetworkSpec(depth=20, activation="tanh"), NetworkSpec(depth=5)])
+    ['depth=20', 'depth=20 activation=tanh', 'depth=5']
     """
-    fields = [field for field in NetworkSpec.__dataclass_fields__ if len({getattr(spec, field) for spec in specs}) > 1]
+    differing = [field for field in fields(NetworkSpec) if len({getattr(spec, field.name) for spec in specs}) > 1]
     return [
-        " ".join(str(spec.family) if field == "family" else f"{field}={getattr(spec, field)}" for field in fields)
-        or str(spec)
+        _name_by(spec, [f for f in differing if getattr(spec, f.name) != f.default]) or _name_by(spec, differing)
         for spec in specs
     ]
 
 
-def _parsed(line: str) -> NetworkSpec:
+def _name_by(spec: NetworkSpec, chosen: Sequence[Field[Any]]) -> str:
+    values = {field.name: getattr(spec, field.name) for field in chosen}
+    return " ".join(str(value) if name == "family" else f"{name}={value}" for name, value in values.items())
+
+
+def parsed(line: str) -> NetworkSpec:
+    """The specification that a line says.
+
+    Raises:
+        ProblemError: it says none.
+
+    >>> parsed("mlp depth=3").depth
+    3
+    """
     try:
         return NetworkSpec.parse(line)
     except SpecificationError as error:

@@ -7,26 +7,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from headwater.analysis.gradient_path import trainable_layers
 from headwater.recording import Recording
+from headwater.report.line_styles import line_style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.lines import Line2D
-
-
-class _Style(NamedTuple):
-    color: str
-    marker: str
-    linestyle: str
-
-
-# Colour, marker and dashes differ together, so that grey print and colour-blind eyes tell the lines apart
-# (colours: Okabe & Ito 2008, Color Universal Design).
-_STYLES = (
-    _Style("#0072B2", "o", "-"),
-    _Style("#D55E00", "s", "--"),
-    _Style("#009E73", "^", "-."),
-    _Style("#E69F00", "D", ":"),
-)
 
 
 class GainProfile(NamedTuple):
@@ -71,7 +56,7 @@ def plot_gain_profile(data: GainProfile, ax: Axes, *, label: str = "") -> Line2D
     profiles = [line for line in ax.lines if line.get_marker() != "None"]
     if not profiles:
         _decorate(ax)
-    style = _STYLES[len(profiles) % len(_STYLES)]
+    style = line_style(len(profiles))
     layers = range(len(data.gain_decades))
     finite = [gain if math.isfinite(gain) else math.nan for gain in data.gain_decades]
     (line,) = ax.plot(layers, finite, label=label, markersize=4.5, linewidth=1.5, **style._asdict())
