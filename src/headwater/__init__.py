@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from headwater.diagnosis import load as load
     from headwater.findings import Finding as Finding
     from headwater.findings import Severity as Severity
+    from headwater.lab.compare import compare as compare
+    from headwater.lab.comparison import Comparison as Comparison
     from headwater.lab.sweep import SweepResult as SweepResult
     from headwater.lab.sweep import read_sweep as read_sweep
     from headwater.lab.sweep import sweep as sweep
-    from headwater.lab.compare import compare as compare
-    from headwater.lab.comparison import Comparison as Comparison
     from headwater.recording import Recording as Recording
 
 _EXPORTS = {
