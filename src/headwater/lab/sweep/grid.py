@@ -146,7 +146,9 @@ class Grid:
 
     def _cell(self, parameters: dict[str, Any]) -> Cell:
         if self.factory is not None:
-            words = [f"{name}={value}" for name, value in parameters.items()]
+            words = [
+                f"{name}={value}" for name, value in sorted(parameters.items())
+            ]  # whichever is an axis or in the base
             return Cell(" ".join([_name_of(self.factory), *words]), parameters)
         spec = NetworkSpec.from_mapping(parameters)
         return Cell(str(spec), asdict(spec), spec)
