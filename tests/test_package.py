@@ -17,11 +17,14 @@ PUBLIC_NAMES = {
     "ProblemError",
     "Recording",
     "Severity",
+    "SweepResult",
     "__version__",
     "diagnose",
     "judge",
     "load",
+    "read_sweep",
     "record",
+    "sweep",
 }
 
 

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from headwater.findings import Severity as Severity
     from headwater.lab.compare import compare as compare
     from headwater.lab.comparison import Comparison as Comparison
+    from headwater.lab.sweep import SweepResult as SweepResult
+    from headwater.lab.sweep import read_sweep as read_sweep
+    from headwater.lab.sweep import sweep as sweep
     from headwater.recording import Recording as Recording
 
 _EXPORTS = {
@@ -33,10 +36,13 @@ _EXPORTS = {
     "Recording": "headwater.recording",
     "Severity": "headwater.findings",
     "compare": "headwater.lab.compare",
+    "SweepResult": "headwater.lab.sweep",
     "diagnose": "headwater.diagnosis",
     "judge": "headwater.diagnosis",
     "load": "headwater.diagnosis",
+    "read_sweep": "headwater.lab.sweep",
     "record": "headwater.capture",
+    "sweep": "headwater.lab.sweep",
 }
 
 

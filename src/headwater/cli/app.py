@@ -18,7 +18,9 @@ from headwater.cli.diagnose import diagnose
 from headwater.cli.env import env
 from headwater.cli.errors import CommandError, ExitCode, described
 from headwater.cli.output import prepare_streams
+from headwater.cli.plot import plot
 from headwater.cli.report import report
+from headwater.cli.sweep import sweep
 
 
 @dataclass
@@ -34,6 +36,7 @@ _HELP = """See where a gradient dies, in any PyTorch model.
 headwater demo                              a tour on two small networks
 headwater diagnose path/to/file.py:factory  your own model
 headwater compare "mlp depth=20" "mlp depth=20 shortcut=identity"
+headwater sweep experiment.toml             a grid of networks, over seeds
 """
 
 
@@ -48,7 +51,7 @@ def headwater(context: click.Context) -> int | None:
     return ExitCode.USAGE_ERROR  # not 0: that would be "healthy" to a script that forgot the command
 
 
-for command in (demo, diagnose, compare, report, env):
+for command in (demo, diagnose, compare, sweep, plot, report, env):
     headwater.add_command(command)
 
 
