@@ -21,6 +21,7 @@ BENCHMARKS = {
     "depth": "benchmarks.depth",
     "ensembles": "benchmarks.ensembles",
     "start": "benchmarks.start",
+    "sweep": "benchmarks.sweep",
     "statistics": "benchmarks.weight_statistics",
 }
 DOCUMENT = Path(__file__).parent.parent / "docs" / "benchmarks.md"

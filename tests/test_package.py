@@ -11,6 +11,7 @@ import pytest
 import headwater
 
 PUBLIC_NAMES = {
+    "Comparison",
     "Diagnosis",
     "Finding",
     "Problem",
@@ -19,6 +20,7 @@ PUBLIC_NAMES = {
     "Severity",
     "SweepResult",
     "__version__",
+    "compare",
     "diagnose",
     "judge",
     "load",

@@ -35,13 +35,16 @@ def test_the_terminal_output_is_what_the_example_prints(
 def test_the_api_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
     monkeypatch.chdir(tmp_path)
     examples = [text for language, text in BLOCKS if language == "python" and "my_project" not in text]
-    assert len(examples) == 2
+    assert len(examples) == 3
     names: dict = {"hw": hw, "criterion": nn.CrossEntropyLoss()}
     for example in examples:
         exec(compile(example, "README.md", "exec"), names)
     assert names["diagnosis"].findings[0].code == "HW101"
     assert hw.load("run.hw").findings == names["diagnosis"].findings
-    assert "HW101" in capsys.readouterr().out
+    assert hw.Comparison.load("comparison.json") == names["comparison"]
+    out = capsys.readouterr().out
+    assert "HW101" in out
+    assert "With 'shortcut' the first layer's gain is " in out
 
 
 def test_the_codes_are_those_that_there_are() -> None:

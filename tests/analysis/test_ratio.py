@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from headwater.analysis import RatioFactors, ratio_factors
+from headwater.analysis import RatioFactors, gradient_parts, ratio_factors
 from headwater.capture import Problem, observe
 from headwater.networks import DeepNeuralNetwork
 
@@ -71,3 +71,26 @@ def test_a_recording_without_a_slope_has_no_factors(notebook):
     flat = observe(Problem(model, inputs, loss=lambda output: (output * 0.0).sum()))
     with pytest.raises(ValueError, match="positive and finite, but the gradient of"):
         ratio_factors(notebook[0], flat, "layers.0.0.weight")
+
+
+def test_the_parts_of_one_sample_multiply_to_the_gradient(notebook):
+    for recording in notebook:
+        parts = gradient_parts(recording, "layers.2.0.weight")
+        assert parts.delta * parts.signal == pytest.approx(parts.weight_gradient, rel=1e-5)
+
+
+def test_parts_of_a_reused_layer_are_those_of_the_call_that_is_asked_for():
+    layer = nn.Linear(3, 3)
+    recording = observe(Problem(nn.Sequential(layer, nn.Tanh(), layer), torch.ones(1, 3)))
+    first, second = (call.depth for call in recording.calls if call.module == "0")
+    assert gradient_parts(recording, "0.weight", first).signal == 1.0
+    assert gradient_parts(recording, "0.weight", second).signal < 1.0
+    assert gradient_parts(recording, "0.weight") == gradient_parts(recording, "0.weight", first)
+
+
+def test_what_is_not_finite_is_no_part():
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    recording = observe(Problem(model, torch.tensor([[1.0, math.inf]])))
+    assert math.isnan(gradient_parts(recording, "0.weight").signal)
+    with pytest.raises(ValueError, match="has a mean absolute value of nan"):
+        ratio_factors(recording, recording, "0.weight")

@@ -16,6 +16,7 @@ from torch import nn
 import headwater as hw
 from headwater.analysis import ratio_factors
 from headwater.capture import Problem, observe
+from headwater.capture.cpu_moments import fused_moments_unloaded, load_fused_moments
 from headwater.networks import NetworkSpec, build
 from tests.lab.networks import NOTEBOOK, SAMPLE, ZERO, classes, inputs, mlp
 
@@ -90,7 +91,7 @@ def test_the_factors_of_a_batch_are_those_of_the_recordings():
     found = hw.compare(variants, inputs(), classes(), loss=nn.CrossEntropyLoss(), seeds=[5])
     recordings = []
     for make in variants.values():
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), fused_moments_unloaded():
             torch.manual_seed(5)
             recordings.append(observe(Problem(make(), inputs(), classes(), nn.CrossEntropyLoss())))
     for layer in found.ratios["relu"].layers:
@@ -198,6 +199,23 @@ def test_threads_give_the_serial_result_bit_for_bit():
     assert spread == serial
 
 
+AT_THE_TOP = lambda: mlp(2)  # noqa: E731  # its name is "<lambda>", which no process finds
+
+
+def not_the_second():
+    if torch.initial_seed() == 1:
+        raise ValueError("not this one")
+    return mlp(2)
+
+
+def test_a_process_that_has_measured_much_gives_the_result_of_a_fresh_one():
+    with fused_moments_unloaded():
+        fresh = hw.compare(NOTEBOOK, SAMPLE, ZERO, loss=nn.MSELoss(), seeds=8)
+    assert load_fused_moments(at_once=True)
+    assert hw.compare(NOTEBOOK, SAMPLE, ZERO, loss=nn.MSELoss(), seeds=8) == fresh
+    assert load_fused_moments()  # still there for others
+
+
 def test_processes_give_the_serial_result_bit_for_bit():
     arguments = (NOTEBOOK, SAMPLE, ZERO)
     serial = hw.compare(*arguments, loss=nn.MSELoss(), seeds=4, train=2)
@@ -207,6 +225,51 @@ def test_processes_give_the_serial_result_bit_for_bit():
             hw.ProblemError, match="define factories, loss and optimizer at the top of a module, or use loky"
         ):
             hw.compare({"a": lambda: mlp(2), "b": lambda: mlp(3)}, inputs(), executor=executor, seeds=2)
+        with pytest.raises(hw.ProblemError, match="use loky"):
+            hw.compare({"a": AT_THE_TOP, "b": AT_THE_TOP}, inputs(), executor=executor, seeds=2)
+        with pytest.raises(hw.ProblemError, match="variant 'b', seed 1: the factory failed: ValueError: not this one"):
+            hw.compare({"a": partial(mlp, 2), "b": not_the_second}, inputs(), executor=executor, seeds=2)
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_the_caller_s_gradient_mode_changes_nothing(mode):
+    arguments = (NOTEBOOK, SAMPLE, ZERO)
+    outside = hw.compare(*arguments, loss=nn.MSELoss(), seeds=2, train=2)
+    with mode():
+        assert hw.compare(*arguments, loss=nn.MSELoss(), seeds=2, train=2) == outside
+        assert not torch.is_grad_enabled()
+
+
+def test_a_factory_may_compare_networks_itself():
+    def make():
+        hw.compare(NOTEBOOK, SAMPLE, seeds=1)
+        return mlp(1)
+
+    hw.compare({"a": make, "b": partial(mlp, 1)}, inputs(), seeds=1)
+
+
+def test_a_loss_with_a_state_of_its_own_stays_what_it_was():
+    class Counting(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("calls", torch.zeros(()))
+
+        def forward(self, output, targets):
+            self.calls += 1
+            return nn.functional.cross_entropy(output, targets) * self.calls
+
+    loss = Counting()
+    found = hw.compare(
+        {"one": partial(mlp, 1), "other": partial(mlp, 1)}, inputs(), classes(), loss=loss, seeds=2, train=3
+    )
+    assert loss.calls == 0
+    one, other = found.curves.values()
+    assert np.array_equal(one.loss, other.loss)
+
+
+@pytest.mark.parametrize("seeds", [np.int64(3), np.arange(3), range(3), (0, 1, 2)])
+def test_seeds_are_how_many_or_which_ones(seeds):
+    assert hw.compare({"a": partial(mlp, 1), "b": partial(mlp, 1)}, inputs(), seeds=seeds).seeds == (0, 1, 2)
 
 
 def test_loky_takes_lambdas():
@@ -222,7 +285,8 @@ def test_a_specification_is_the_network_that_build_makes():
     found = hw.compare([line, NetworkSpec(depth=3, width=8, activation="tanh")], x, seeds=[4])
     assert [variant.name for variant in found.variants] == ["shortcut=identity", "shortcut=none"]
     model = build(NetworkSpec.parse(line), 4)
-    alone = observe(Problem(model, x), seed=4)
+    with fused_moments_unloaded():
+        alone = observe(Problem(model, x), seed=4)
     norms = [s.stats.norm for s in alone.select("weight_gradient") if s.item == "weight"]
     assert sorted(found.variants[0].measured.weight_gradient_norm[0]) == pytest.approx(sorted(norms), rel=1e-12)
 

@@ -53,7 +53,8 @@ def test_the_ratio_shows_every_pair_and_the_interval(comparison, ax):
     assert 10.0 ** data.bands[0].low[0] == pytest.approx(layer.gain.low)
     plot_ratio(data, ax)
     assert len(ax.collections[0].get_offsets()) == 8 * 5
-    assert "gain of 'plain'" in ax.get_ylabel()
+    assert ax.get_ylabel() == "gain / gain of the baseline (ratio)"
+    assert "'plain'" in ax.get_title(loc="left")
 
 
 def test_learning_curves_show_the_measure_that_tells_most(comparison, ax):

@@ -177,6 +177,23 @@ def test_a_budget_says_what_it_was():
     assert "After 3 steps of SGD, learning rate 0.5 the accuracy is " in found.verdict
 
 
+def test_an_optimiser_that_picks_its_parameters_is_made_of_the_network_s_own():
+    def last_layer_slower(parameters):
+        *first, weight, bias = parameters
+        return torch.optim.SGD([{"params": first}, {"params": [weight, bias], "lr": 0.01}], lr=0.1)
+
+    found = hw.compare(
+        {"a": partial(mlp, 1), "b": partial(mlp, 2)},
+        inputs(),
+        classes(),
+        loss=nn.CrossEntropyLoss(),
+        seeds=1,
+        train=1,
+        optimizer=last_layer_slower,
+    )
+    assert found.training.optimizer == "SGD, learning rate 0.1 and 0.01"
+
+
 def test_a_step_that_fails_names_variant_and_seed():
     class NotAnOptimizer:
         def __init__(self, parameters):

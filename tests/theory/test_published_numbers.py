@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from headwater.theory.activations import LINEAR, RELU, TANH
-from headwater.theory.finite_width import factor_band, kappa, log_gain, second_moment_ratio
+from headwater.theory.finite_width import factor_band, kappa, log_gain, second_moment_ratio, signal_kappa
 from headwater.theory.jacobian import (
     GAUSSIAN,
     ORTHOGONAL,
@@ -115,6 +115,13 @@ def test_the_logarithm_of_the_gain_scatters_as_predicted(activation, expected):
     low, high = factor_band(1.0, kappa(activation), widths)
     factors = np.exp(0.5 * np.array(logs) / len(widths))
     assert ((factors > low) & (factors < high)).mean() > 0.99
+
+
+@pytest.mark.parametrize("activation", [LINEAR, RELU, TANH], ids=lambda activation: activation.name)
+def test_the_mean_square_of_a_narrow_layer_scatters_as_predicted(activation):
+    values = activation.function(np.random.default_rng(0).normal(size=(20_000, 25)))
+    squares = (values**2).mean(axis=1)
+    assert 25 * squares.var() / squares.mean() ** 2 == pytest.approx(signal_kappa(activation), rel=0.1)
 
 
 def test_the_second_moment_of_the_gain():

@@ -51,10 +51,10 @@ class GradientParts:
     """What one layer's mean absolute weight gradient is made of; nan for what was not recorded or is not finite.
 
     Args:
-        weight_gradient: mean |dL/dW|.
-        cotangent: mean |gradient at the model's output|.
-        delta: mean |gradient at the layer's output|.
-        signal: mean |input of the layer|.
+        weight_gradient: mean absolute dL/dW.
+        cotangent: mean absolute gradient at the model's output.
+        delta: mean absolute gradient at the layer's output.
+        signal: mean absolute input of the layer.
     """
 
     weight_gradient: float

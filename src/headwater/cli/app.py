@@ -35,8 +35,8 @@ _HELP = """See where a gradient dies, in any PyTorch model.
 \b
 headwater demo                              a tour on two small networks
 headwater diagnose path/to/file.py:factory  your own model
-headwater compare "mlp depth=20" "mlp depth=20 shortcut=identity"
 headwater sweep experiment.toml             a grid of networks, over seeds
+headwater compare "mlp depth=20" "mlp depth=20 shortcut=identity"
 """
 
 

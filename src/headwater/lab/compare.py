@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
+from operator import index
+from pickle import PickleError
 from typing import Any
 
 import torch
-from torch import nn
 from torch.optim import Optimizer
 
 from headwater._version import __version__
@@ -33,7 +34,7 @@ def compare(
     targets: Any = None,
     *,
     loss: Callable[..., Any] | None = None,
-    seeds: int | Sequence[int] = NUM_SEEDS,
+    seeds: int | Iterable[int] = NUM_SEEDS,
     train: int = 0,
     optimizer: Callable[[Any], Optimizer] | None = None,
     batch_size: int | None = None,
@@ -65,6 +66,7 @@ def compare(
         ProblemError: a variant cannot be built or run; the message names it, and says in one sentence what was expected.
 
     >>> from functools import partial
+    >>> from torch import nn
     >>> from headwater.networks import DeepNeuralNetwork
     >>> sizes, sample = [3, 3, 3, 3, 3, 1], torch.tensor([[1.0, 0.0, -1.0]])
     >>> networks = {"plain": partial(DeepNeuralNetwork, sizes, False), "shortcut": partial(DeepNeuralNetwork, sizes, True)}
@@ -86,20 +88,21 @@ def compare(
         ),
         seeds=numbers,
         cotangent=looks[0].cotangent,
-        training=None if training is None else _budget(training),
+        training=None if training is None else TrainingBudget(train, batch_size, looks[0].optimizer),
         versions=(("headwater", __version__), ("python", platform.python_version()), ("torch", str(torch.__version__))),
     )
 
 
-def _seeds(seeds: int | Sequence[int]) -> tuple[int, ...]:
-    numbers = range(seeds) if isinstance(seeds, int) and not isinstance(seeds, bool) else seeds
-    if not isinstance(numbers, Sequence) or isinstance(numbers, str) or not all(isinstance(n, int) for n in numbers):
-        raise ProblemError(f"expected seeds to be how many, or a sequence of whole numbers, got {seeds!r}")
+def _seeds(seeds: int | Iterable[int]) -> tuple[int, ...]:
+    try:
+        numbers = tuple(map(index, seeds if isinstance(seeds, Iterable) else range(index(seeds))))
+    except TypeError:
+        raise ProblemError(f"expected seeds to be how many, or a sequence of whole numbers, got {seeds!r}") from None
     if not numbers:
         raise ProblemError(f"expected one seed or more, got {seeds!r}")
     if len(set(numbers)) < len(numbers):
         raise ProblemError("expected each seed once: the same one again is no more evidence")
-    return tuple(numbers)
+    return numbers
 
 
 def _training(
@@ -122,7 +125,7 @@ def _run(tasks: Sequence[SeedTask], executor: Executor | None) -> list[list[Seed
     futures = [executor.submit(run_seed, task) for task in tasks]
     try:
         return [future.result() for future in futures]
-    except (AttributeError, TypeError, OSError, ValueError) as error:
+    except (PickleError, AttributeError, TypeError, RuntimeError) as error:
         if "pickle" not in f"{type(error).__name__} {error}".lower():
             raise
         raise _unpicklable(error) from error
@@ -153,11 +156,3 @@ def _compared(variant: Variant, look: FirstLook, rows: Sequence[SeedResult]) -> 
 def _expected(rate: ExpectedRate) -> ExpectedGain:
     is_block = rate.branch_scale is not None
     return ExpectedGain(str(rate), rate.expected_factor, rate.low, rate.high, rate.num_layers, is_block)
-
-
-def _budget(training: Training) -> TrainingBudget:
-    """The budget, with the optimiser as it is for a small network: its type and its learning rate."""
-    made = training.optimizer([nn.Parameter(torch.zeros(1))])
-    rate = made.defaults.get("lr")
-    name = type(made).__name__ if rate is None else f"{type(made).__name__}, learning rate {float(rate):g}"
-    return TrainingBudget(training.num_steps, training.batch_size, name)

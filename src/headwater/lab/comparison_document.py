@@ -118,10 +118,10 @@ def _ratio(ratio: VariantRatio) -> Section:
     shown = _shown(len(ratio.layers))
     layers = [ratio.layers[index] for index in shown]
     has_alignment = any(not _ONE[0] <= layer.alignment.value <= _ONE[1] for layer in ratio.layers)
-    columns = ("layer", "gain", "higher in", "dL/dW", "= loss slope", "x backward", "x forward")
+    columns = ("layer", "gain", "higher in", "dL/dW", "= slope", "x backward", "x forward")
     return Section(
-        f"'{printable(ratio.variant)}' over '{printable(ratio.baseline)}', medians of pairs: gain at equal cotangent; mean abs dL/dW and its factors",
-        (*columns, "x alignment") if has_alignment else columns,
+        f"'{printable(ratio.variant)}' over '{printable(ratio.baseline)}', medians of pairs: gain at equal cotangent; mean abs dL/dW = loss slope x backward gain x forward signal x alignment of the samples",
+        (*columns, "x align") if has_alignment else columns,
         tuple(_ratio_row(layer, has_alignment=has_alignment) for layer in layers),
         _hidden(len(shown), len(ratio.layers)),
     )

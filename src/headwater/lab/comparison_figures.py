@@ -13,6 +13,7 @@ from headwater.lab.comparison import Comparison
 from headwater.lab.paired_statistics import log_ratios
 from headwater.lab.variant_profile import SPREAD
 from headwater.report.line_styles import line_style
+from headwater.report.printable import shortened
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -155,8 +156,9 @@ def plot_ratio(data: RatioFigure, ax: Axes) -> None:
             band.position, middle, errors, label=band.label, capsize=3, linewidth=1.5, markersize=5, **style._asdict()
         )
     ax.axhline(1.0, color="#888888", linewidth=0.8, zorder=1)
-    decorate(ax, f"gain / gain of '{data.baseline}' (ratio, equal cotangent)", is_relative=data.is_relative)
-    ax.set_title("dots: pairs of one seed; bars: 95 % interval of the median", fontsize=9, loc="left")
+    decorate(ax, "gain / gain of the baseline (ratio)", is_relative=data.is_relative)
+    title = f"baseline '{shortened(data.baseline, 24)}'; dots: pairs of a seed; bars: 95 % of medians"
+    ax.set_title(title, fontsize=9, loc="left")
     add_legend(ax)
 
 

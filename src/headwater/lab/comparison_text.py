@@ -34,12 +34,12 @@ def render_text(document: ComparisonDocument, *, width: int = 80, ascii_only: bo
 
 def _lines(document: ComparisonDocument, width: int) -> Iterator[str]:
     yield document.title
-    yield from textwrap.wrap(" · ".join(document.facts), width)
+    yield from _wrapped(" · ".join(document.facts), width)
     for variant in document.variants:
-        yield from textwrap.wrap(variant, width, initial_indent="  ", subsequent_indent="    ")
+        yield from _wrapped(variant, width, initial_indent="  ", subsequent_indent="    ")
     if document.verdict:
         yield ""
-        yield from textwrap.wrap(document.verdict, width)
+        yield from _wrapped(document.verdict, width)
     for section in document.sections:
         yield ""
         yield from _section(section, width)
@@ -47,11 +47,23 @@ def _lines(document: ComparisonDocument, width: int) -> Iterator[str]:
         yield ""
         yield "theory, beside the first seed"
         for remark in document.remarks:
-            yield from textwrap.wrap(remark, width, initial_indent="  ", subsequent_indent="    ")
+            yield from _wrapped(remark, width, initial_indent="  ", subsequent_indent="    ")
+
+
+def _wrapped(text: str, width: int, *, initial_indent: str = "", subsequent_indent: str = "") -> list[str]:
+    """Lines that end neither between a number and its × nor at a hyphen."""
+    lines = textwrap.wrap(
+        text.replace(" ×", "\u00a0×"),
+        width,
+        initial_indent=initial_indent,
+        subsequent_indent=subsequent_indent,
+        break_on_hyphens=False,
+    )
+    return [line.replace("\u00a0×", " ×") for line in lines]
 
 
 def _section(section: Section, width: int) -> Iterator[str]:
-    yield from textwrap.wrap(section.heading, width)
+    yield from _wrapped(section.heading, width)
     table = [section.columns, *section.rows]
     widths = [max(len(row[column]) for row in table) for column in range(len(section.columns))]
     excess = sum(widths) + 2 * (len(widths) - 1) - width
@@ -63,4 +75,4 @@ def _section(section: Section, width: int) -> Iterator[str]:
         if not index:
             yield "─" * (sum(widths) + 2 * (len(widths) - 1))
     if section.note:
-        yield from textwrap.wrap(section.note, width)
+        yield from _wrapped(section.note, width)

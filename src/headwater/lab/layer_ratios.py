@@ -25,7 +25,7 @@ class LayerRatio(NamedTuple):
         gain: of norm(activation gradient) / norm(cotangent): at equal cotangent, so without the loss.
         weight_gradient: of the mean absolute weight gradients.
         loss_slope: of the mean absolute cotangents.
-        backward_gain: of mean |activation gradient| / mean |cotangent|.
+        backward_gain: of the mean absolute activation gradient over the mean absolute cotangent.
         forward_signal: of the mean absolute inputs.
         alignment: the rest: how the samples of a batch add up or cancel; one for a single sample.
     """

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from threading import Lock
+from threading import RLock
 from typing import Any, NamedTuple
 
 import torch
@@ -14,15 +15,16 @@ from torch import nn
 
 from headwater.analysis import ExpectedRate, expected_rate
 from headwater.capture import Problem, ProblemError, observe
+from headwater.capture.cpu_moments import fused_moments_unloaded
 from headwater.capture.preservation import preserved
 from headwater.capture.random_states import reseeded
 from headwater.lab.learning_curve import LearningCurve
 from headwater.lab.pass_measurement import PassMeasurement, pass_measurement
-from headwater.lab.training import Batch, Training, trained
+from headwater.lab.training import NO_LOSS, Batch, Training, described, made_optimizer, trained
 from headwater.lab.variants import Variant
 
 # Random generators belong to the process: threads of an executor take turns.
-_ONE_AT_A_TIME = Lock()
+_ONE_AT_A_TIME = RLock()
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,7 @@ class FirstLook(NamedTuple):
     num_parameters: int
     expected: ExpectedRate | None
     cotangent: str
+    optimizer: str
 
 
 def run_seed(task: SeedTask) -> list[SeedResult]:
@@ -103,7 +106,8 @@ def _run(task: SeedTask, variant: Variant) -> SeedResult:
     measured = pass_measurement(observe(problem, seed=task.seed, lines=False, samples=0))
     if task.training is None:
         return SeedResult(measured, None)
-    return SeedResult(measured, trained(model, task.data, task.loss, task.training, task.seed))
+    loss = copy.deepcopy(task.loss) if isinstance(task.loss, nn.Module) else task.loss  # it may count, or have weights
+    return SeedResult(measured, trained(model, task.data, loss, task.training, task.seed))
 
 
 def _look(task: SeedTask, variant: Variant) -> FirstLook:
@@ -118,7 +122,13 @@ def _look(task: SeedTask, variant: Variant) -> FirstLook:
     if not pass_measurement(recording).layers:
         raise ProblemError("no layer with a weight matrix got a gradient, so there is nothing to compare")
     num_parameters = sum(math.prod(parameter.shape) for parameter in recording.parameters if parameter.requires_grad)
-    return FirstLook(num_parameters, expected_rate(recording), recording.context.cotangent)
+    cotangent = recording.context.cotangent
+    if task.training is None:
+        return FirstLook(num_parameters, expected_rate(recording), cotangent, "")
+    if cotangent != "loss":
+        raise ProblemError(NO_LOSS)  # now, and not after minutes
+    optimizer = described(made_optimizer(task.training, model))
+    return FirstLook(num_parameters, expected_rate(recording), cotangent, optimizer)
 
 
 def _problem(model: nn.Module, task: SeedTask) -> Problem:
@@ -132,7 +142,9 @@ def _circumstances(task: SeedTask) -> Iterator[None]:
         torch.set_num_threads(1)
         torch.set_default_dtype(task.default_dtype)
         try:
-            with preserved():
+            # Networks that are built in inference mode could not be differentiated. And the compiled kernel, which a process
+            # loads once it has measured much, adds up in another order: the last bits must not tell the processes apart.
+            with preserved(), fused_moments_unloaded(), torch.inference_mode(False), torch.enable_grad():
                 yield
         finally:
             torch.set_default_dtype(dtype)

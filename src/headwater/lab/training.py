@@ -19,7 +19,7 @@ from headwater.lab.learning_curve import NOT_DIVERGED, LearningCurve
 
 _MOST_CHECKPOINTS = 20
 _LEARNING_RATE = 1e-3
-_NO_LOSS = "expected a loss to train with: pass loss= and targets, for example loss=nn.CrossEntropyLoss()"
+NO_LOSS = "expected a loss to train with: pass loss= and targets, for example loss=nn.CrossEntropyLoss()"
 
 
 class Batch(NamedTuple):
@@ -95,9 +95,7 @@ def trained(
     reseeded(seed)
     batches = _batches(data, training.batch_size, seed)
     with torch.inference_mode(False), torch.enable_grad():
-        optimizer = called("making the optimizer failed", training.optimizer, model.parameters())
-        if not isinstance(optimizer, Optimizer):
-            raise ProblemError(f"expected optimizer to make a torch.optim.Optimizer, got {type(optimizer).__name__}")
+        optimizer = made_optimizer(training, model)
         points, diverged_at, step = [], NOT_DIVERGED, 0
         for checkpoint in training.checkpoints.tolist():
             while step < checkpoint and diverged_at == NOT_DIVERGED:
@@ -109,6 +107,32 @@ def trained(
                 diverged_at, points[-1] = checkpoint, _NOTHING
     columns = np.array(points, dtype=np.float64).T[:, None, :]
     return LearningCurve(training.checkpoints, *columns, diverged_at=np.array([diverged_at]))
+
+
+def made_optimizer(training: Training, model: nn.Module) -> Optimizer:
+    """The optimiser of a network.
+
+    Raises:
+        ProblemError: its factory failed, or made something else.
+
+    >>> described(made_optimizer(Training(1, adam), nn.Linear(1, 1)))
+    'Adam, learning rate 0.001'
+    """
+    optimizer = called("making the optimizer failed", training.optimizer, model.parameters())
+    if not isinstance(optimizer, Optimizer):
+        raise ProblemError(f"expected optimizer to make a torch.optim.Optimizer, got {type(optimizer).__name__}")
+    return optimizer
+
+
+def described(optimizer: Optimizer) -> str:
+    """An optimiser in words: its type and its learning rate.
+
+    >>> described(torch.optim.SGD(nn.Linear(1, 1).parameters(), lr=0.1))
+    'SGD, learning rate 0.1'
+    """
+    rates = dict.fromkeys(float(group["lr"]) for group in optimizer.param_groups if "lr" in group)
+    name = type(optimizer).__name__
+    return f"{name}, learning rate {' and '.join(f'{rate:g}' for rate in rates)}" if rates else name
 
 
 class _Point(NamedTuple):
@@ -130,7 +154,7 @@ def _step(model: nn.Module, batch: Batch, loss: Callable[..., Any] | None, optim
         return False
     value = loss_of(Problem(model, batch.inputs, batch.targets, loss), output)
     if value is None:
-        raise ProblemError(_NO_LOSS)
+        raise ProblemError(NO_LOSS)
     if not bool(value.isfinite()):
         return False
     called("the backward pass failed", value.backward)
@@ -183,7 +207,7 @@ def _loss_and_accuracy(model: nn.Module, data: Batch, loss: Callable[..., Any] |
     if loss is not None:
         value = called("the loss failed on the model's output", loss, output, *targets)
     if value is None:
-        raise ProblemError(_NO_LOSS)
+        raise ProblemError(NO_LOSS)
     number = float(value)
     return (number if np.isfinite(number) else float("inf")), accuracy(output, data.targets)
 

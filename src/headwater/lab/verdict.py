@@ -25,7 +25,7 @@ def verdict(comparison: Comparison) -> str:
     ''
     """
     sentences = [sentence for ratio in comparison.ratios.values() for sentence in _about(ratio, comparison)]
-    return " ".join([*sentences, *_training(comparison), *_warnings(comparison)])
+    return " ".join([*sentences, *_first_to_last(comparison), *_training(comparison), *_warnings(comparison)])
 
 
 def _about(ratio: VariantRatio, comparison: Comparison) -> Iterator[str]:
@@ -38,10 +38,14 @@ def _about(ratio: VariantRatio, comparison: Comparison) -> Iterator[str]:
         )
     if comparison.cotangent == "loss" and first.gain.num_pairs:
         yield _factors(ratio, first)
-    if len(ratio.layers) > 1 and ratio.first_to_last.num_pairs:
-        names = (ratio.baseline, ratio.variant)
-        ends = [with_interval(comparison.profile[name].first_to_last) for name in names]
-        yield f"First / last layer's weight gradient: {ends[0]} with '{names[0]}', {ends[1]} with '{names[1]}'."
+
+
+def _first_to_last(comparison: Comparison) -> Iterator[str]:
+    """The fair number of the notebook: layers of one network beside each other, whatever its loss."""
+    profiles = comparison.profile
+    if all(len(profile.layers) > 1 and profile.first_to_last.num_pairs for profile in profiles.values()) and profiles:
+        ends = [f"{with_interval(profile.first_to_last)} with '{name}'" for name, profile in profiles.items()]
+        yield f"First / last layer's weight gradient: {', '.join(ends)}."
 
 
 def _headline(ratio: VariantRatio, gain: PairedRatio) -> str:

@@ -19,6 +19,9 @@ def squared_singular_value_variance(
 ) -> float:
     """m_2 / m_1² - 1 = L (mu_2 / mu_1² - 1 - s_1): the relative variance of the squared singular values.
 
+    L for Gaussian linear layers, 2 L for Gaussian ReLU, L for orthogonal ReLU, 0 for orthogonal linear. Simulation agrees within 15 %, at width
+    256, and 1e-9 for 0.
+
     Args:
         activation: of the layers.
         num_layers: L.
@@ -38,6 +41,8 @@ def squared_singular_value_variance(
 
 def largest_squared_singular_value(num_layers: int) -> float:
     """The edge of the spectrum of a product of L square Gaussian matrices: (L + 1)^(L + 1) / L^L.
+
+    Simulation agrees within 15 % and two standard errors, at width 256; `headwater.theory.spectrum` has it for other layers.
 
     >>> largest_squared_singular_value(1), largest_squared_singular_value(2)
     (4.0, 6.75)

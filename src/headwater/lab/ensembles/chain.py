@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from headwater.lab.ensembles.cotangents import Cotangents
 from headwater.lab.ensembles.measurements import EnsembleMeasurements, Floats
-from headwater.lab.ensembles.scaling import LOG10_2, mean_absolutes, norms, recentred, root_mean_squares
+from headwater.lab.ensembles.scaling import LOG10_2, Integers, mean_absolutes, norms, recentred, root_mean_squares
 
 Parameters = Mapping[str, Tensor]
 
@@ -58,20 +60,25 @@ def measure_chain(
     sources, streams = _forward(stages, parameters, inputs.expand(num_networks, *inputs.shape))
     outputs = streams[-1].detach()
     cotangent, losses = cotangents.at(outputs)
-    rms = [root_mean_squares(stage.own(stream.detach())) for stage, stream in zip(stages, streams, strict=True)]
-    backward = _Backward(cotangent)
-    for stage, source in zip(reversed(stages), reversed(sources), strict=True):
-        backward.through(stage, parameters[stage.weight], source, streams.pop())
-    return EnsembleMeasurements(
-        layers=tuple(stage.layer for stage in stages),
-        activation_rms=_columns(rms),
-        gain_decades=_columns(backward.gain_decades[::-1]),
-        weight_gradient_mean_abs=_columns(backward.weight_gradient_mean_abs[::-1]),
-        weight_gradient_norm=_columns(backward.weight_gradient_norm[::-1]),
-        cotangent_norm=backward.cotangent_norm,
-        loss=losses,
-        output_rms=root_mean_squares(outputs),
-    )
+    activation_rms = [
+        root_mean_squares(stage.own(stream.detach())) for stage, stream in zip(stages, streams, strict=True)
+    ]
+    measured = _backward(stages, parameters, sources, streams, cotangent)
+    exponents, cotangent_norm = _columns([layer.exponents for layer in measured]), norms(cotangent)
+    relative = _columns([layer.gradient_norm for layer in measured]) / cotangent_norm[:, None]
+    with np.errstate(
+        divide="ignore", invalid="ignore", over="ignore", under="ignore"
+    ):  # what no float holds is 0 or inf
+        return EnsembleMeasurements(
+            layers=tuple(stage.layer for stage in stages),
+            activation_rms=_columns(activation_rms),
+            gain_decades=np.log10(relative) + _columns([layer.exponents_above for layer in measured]) * LOG10_2,
+            weight_gradient_mean_abs=np.ldexp(_columns([layer.weight_mean_abs for layer in measured]), exponents),
+            weight_gradient_norm=np.ldexp(_columns([layer.weight_norm for layer in measured]), exponents),
+            cotangent_norm=cotangent_norm,
+            loss=losses,
+            output_rms=activation_rms[-1],
+        )
 
 
 def _forward(stages: Sequence[Stage], parameters: Parameters, inputs: Tensor) -> tuple[list[Tensor], list[Tensor]]:
@@ -84,35 +91,33 @@ def _forward(stages: Sequence[Stage], parameters: Parameters, inputs: Tensor) ->
     return sources[:-1], streams
 
 
-class _Backward:
-    """The gradient on its way from the output to the input, and what was measured on it, the output layer first."""
+class _Measured(NamedTuple):
+    """Of one layer and every network, (networks,): norms, and the exponents of what they are multiplied by."""
 
-    def __init__(self, cotangent: Tensor) -> None:
-        self.cotangent_norm = norms(cotangent)
-        self.gain_decades: list[Floats] = []
-        self.weight_gradient_mean_abs: list[Floats] = []
-        self.weight_gradient_norm: list[Floats] = []
-        self._gradient = cotangent
-        self._exponents = np.zeros(len(cotangent), dtype=np.int64)
+    gradient_norm: Floats
+    exponents_above: Integers
+    weight_mean_abs: Floats
+    weight_norm: Floats
+    exponents: Integers
 
-    def through(self, stage: Stage, weight: Tensor, source: Tensor, stream: Tensor) -> None:
-        own = norms(stage.own(self._gradient))
-        with np.errstate(divide="ignore", invalid="ignore"):  # log of 0, and 0 / 0
-            self.gain_decades.append(np.log10(own / self.cotangent_norm) + self._exponents * np.float64(LOG10_2))
-        sizes = own if self._gradient.shape[-1] == stage.width else norms(self._gradient)
-        self._gradient, self._exponents = recentred(self._gradient, sizes, self._exponents)
+
+def _backward(
+    stages: Sequence[Stage], parameters: Parameters, sources: Sequence[Tensor], streams: list[Tensor], gradient: Tensor
+) -> list[_Measured]:
+    """What was measured on the way from the output to the input, in forward order; the streams are gone afterwards."""
+    exponents = np.zeros(len(gradient), dtype=np.int64)
+    measured = []
+    for stage, source in zip(reversed(stages), reversed(sources), strict=True):
+        above, own = exponents, norms(stage.own(gradient))
+        sizes = own if gradient.shape[-1] == stage.width else norms(gradient)
+        gradient, exponents = recentred(gradient, sizes, exponents)
+        weight = parameters[stage.weight]
         wanted = [weight, source] if source.requires_grad else [weight]
-        weight_gradient, *rest = torch.autograd.grad(stream, wanted, self._gradient)
-        self.weight_gradient_mean_abs.append(self._put_back(mean_absolutes(weight_gradient)))
-        self.weight_gradient_norm.append(self._put_back(norms(weight_gradient)))
-        if rest:
-            self._gradient = rest[0]
-
-    def _put_back(self, sizes: Floats) -> Floats:
-        """What the sizes stand for; 0 and inf beyond float64."""
-        with np.errstate(over="ignore", under="ignore"):
-            return np.asarray(np.ldexp(sizes, self._exponents), dtype=np.float64)
+        weight_gradient, *rest = torch.autograd.grad(streams.pop(), wanted, gradient)
+        measured.append(_Measured(own, above, mean_absolutes(weight_gradient), norms(weight_gradient), exponents))
+        gradient = rest[0] if rest else gradient
+    return measured[::-1]
 
 
-def _columns(per_layer: Sequence[Floats]) -> Floats:
+def _columns(per_layer: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
     return np.stack(per_layer, axis=1)

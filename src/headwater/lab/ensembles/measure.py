@@ -16,7 +16,8 @@ from headwater.lab.ensembles.methods import Method, method_for
 from headwater.networks.initialisation import initial_parameters
 from headwater.networks.specification import NetworkSpec
 
-_MAX_EXTRA_BYTES = 512 * 2**20
+# More than enough for full speed: larger pieces of memory come fresh from the system, page by page.
+_MAX_EXTRA_BYTES = 128 * 2**20
 
 
 def measure_ensemble(

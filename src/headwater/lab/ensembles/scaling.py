@@ -16,14 +16,16 @@ Integers = npt.NDArray[np.int64]
 # A gradient with a norm in this range is left as it is. A layer multiplies it by less than 2**60 either way, if it is not broken, so
 # its products stay inside of float32's 2**±126.
 _SMALLEST, _LARGEST = 2.0**-40, 2.0**40
-_SMALL_SQUARES = 1e-140  # norms below it may have lost squares below float64's smallest normal value, 2e-308
+# Sums of squares in this range have lost nothing: the squares that are smaller than a float could hold are too small to count.
+_SAFE_SQUARES = {torch.float32: (2.0**-70, 2.0**120), torch.float64: (2.0**-900, 2.0**1000)}
 LOG10_2 = math.log10(2.0)
 
 
 def norms(stack: Tensor) -> Floats:
     """The norm of each network's tensor; the first dimension counts networks.
 
-    Summed in float64: in float32 the squares of 1e-25 are 0, those of 1e25 inf. Float64's own are scaled where that is not enough.
+    Float32 is summed pairwise, which is right to 1e-7, wherever its squares are safe; what is far from 1 (the square of 1e-25 is 0 in
+    float32, that of 1e25 inf) in float64, and float64's own extremes are scaled.
 
     >>> norms(torch.tensor([[3e-30, 4e-30], [0.0, 0.0]])).round(36)
     array([5.e-30, 0.e+00])
@@ -31,14 +33,15 @@ def norms(stack: Tensor) -> Floats:
     array([5.e-300])
     """
     dimensions = _all_but_first(stack)
-    sizes = torch.linalg.vector_norm(stack, dim=dimensions, dtype=torch.float64).numpy(force=True)
-    if stack.dtype != torch.float64 or not ((sizes < _SMALL_SQUARES) | np.isinf(sizes)).any():
-        return sizes
-    largest = stack.abs().amax(dimensions, keepdim=True)
-    is_scalable = (largest > 0.0) & largest.isfinite()
-    units = torch.where(is_scalable, largest, 1.0)
-    scaled = torch.linalg.vector_norm(stack / units, dim=dimensions)
-    return (scaled * units.flatten()).numpy(force=True)
+    smallest, largest = _SAFE_SQUARES[torch.float64 if stack.dtype == torch.float64 else torch.float32]
+    squares = stack.square().sum(dimensions).numpy(force=True).astype(np.float64)
+    if squares.min() >= smallest and squares.max() <= largest:  # false for nan
+        return np.sqrt(squares)
+    if stack.dtype != torch.float64:
+        return norms(stack.double())
+    units = stack.abs().amax(dimensions, keepdim=True)
+    units = torch.where((units > 0.0) & units.isfinite(), units, 1.0)
+    return ((stack / units).square().sum(dimensions).sqrt() * units.flatten()).numpy(force=True)
 
 
 def root_mean_squares(stack: Tensor) -> Floats:
@@ -56,7 +59,10 @@ def mean_absolutes(stack: Tensor) -> Floats:
     >>> mean_absolutes(torch.tensor([[1.0, -2.0]]))
     array([1.5])
     """
-    return stack.abs().mean(_all_but_first(stack), dtype=torch.float64).numpy(force=True)
+    sums = stack.abs().sum(_all_but_first(stack)).numpy(force=True).astype(np.float64)
+    if stack.dtype != torch.float64 and not np.isfinite(sums).all():
+        return mean_absolutes(stack.double())
+    return sums / stack[0].numel()
 
 
 def recentred(gradients: Tensor, sizes: Floats, exponents: Integers) -> tuple[Tensor, Integers]:
@@ -78,9 +84,9 @@ def recentred(gradients: Tensor, sizes: Floats, exponents: Integers) -> tuple[Te
     >>> exponents
     array([-100,    0])
     """
-    is_away = np.isfinite(sizes) & (sizes > 0.0) & ((sizes < _SMALLEST) | (sizes > _LARGEST))
-    if not is_away.any():
+    if sizes.min() >= _SMALLEST and sizes.max() <= _LARGEST:
         return gradients, exponents
+    is_away = np.isfinite(sizes) & (sizes > 0.0) & ((sizes < _SMALLEST) | (sizes > _LARGEST))
     shifts = np.where(is_away, np.frexp(np.where(is_away, sizes, 1.0))[1], 0).astype(np.int64)
     factors = torch.from_numpy(np.ldexp(np.ones(len(sizes)), -shifts)).to(gradients.device)
     # In float64, where the power of two that lifts a subnormal float32 exists.

@@ -99,7 +99,12 @@ def jacobian_operator(
     """
     if not isinstance(model, nn.Module):
         raise ProblemError(f"expected the model to be a torch.nn.Module, got {type(model).__name__}")
-    with preserved(model), torch_internals.compiled_code_runs_eagerly():
+    with (
+        preserved(model),
+        torch_internals.compiled_code_runs_eagerly(),
+        torch.inference_mode(False),
+        torch.enable_grad(),
+    ):
         products = differentiated(TensorFunction(model, inputs, layer, output, seed), with_forward=with_forward)
         yield JacobianOperator(products, _num_samples(products, whole=whole))
 

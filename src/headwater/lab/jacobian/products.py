@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -11,6 +12,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from headwater.capture import ProblemError
+from headwater.capture.passes import called
 from headwater.lab.jacobian.tensor_function import TensorFunction
 
 Product = Callable[[Tensor], Tensor]
@@ -34,7 +36,7 @@ class Products(NamedTuple):
 def differentiated(function: TensorFunction, *, with_forward: bool = True) -> Products:
     """The products of a function at its inputs, checked against one another: u J v must be the same either way.
 
-    Backward, the model runs once and its graph is kept. J v is the derivative of u -> J^T u, from the same graph: that costs a tenth of
+    Backward, the model runs once and its graph is kept. J v is the derivative of u -> J^T u, from the same graph: that is faster than
     running the model again in forward mode, works where there is no forward mode (LSTM, batch statistics), and sees the same random numbers.
     Where some operation cannot be differentiated twice, forward mode is used.
 
@@ -78,17 +80,26 @@ def _graph(function: TensorFunction) -> tuple[Tensor, Tensor]:
 
     value = function.run(cut)
     variable = variables[0]
-    reached = (
-        value.requires_grad
-        and torch.autograd.grad(value, variable, torch.zeros_like(value), retain_graph=True, allow_unused=True)[0]
-    )
-    if reached is None or reached is False:
+    if not _reaches(value, variable):
         where = "the model's input" if function.layer is None else f"the output of {function.layer!r}"
         raise ProblemError(
             f"the output that is to be differentiated does not depend on {where} through autograd: look for detach(), torch.no_grad() "
             "or argmax on the way, or for a layer that runs later"
         )
     return variable, value
+
+
+def _reaches(value: Tensor, variable: Tensor) -> bool:
+    if not value.requires_grad:
+        return False
+    cotangent = torch.zeros_like(value)
+    (gradient,) = called(
+        "the backward pass to the layer failed",
+        *(torch.autograd.grad, value, variable, cotangent),
+        retain_graph=True,
+        allow_unused=True,
+    )
+    return gradient is not None
 
 
 def _twice_backward(_function: TensorFunction, variable: Tensor, value: Tensor) -> Product:
@@ -103,7 +114,9 @@ def _twice_backward(_function: TensorFunction, variable: Tensor, value: Tensor) 
 
 def _forward_mode(function: TensorFunction, variable: Tensor, _value: Tensor) -> Product:
     def forward(direction: Tensor) -> Tensor:
-        with forward_ad.dual_level():
+        with warnings.catch_warnings(), forward_ad.dual_level():
+            # Torch's own decompositions for forward mode, loaded at first use.
+            warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", DeprecationWarning)
             value = function.run(lambda _: forward_ad.make_dual(variable.detach().clone(), direction))
             tangent = forward_ad.unpack_dual(value).tangent
             return torch.zeros_like(value) if tangent is None else tangent.detach()
@@ -119,13 +132,13 @@ def _scale(backward: Product, value: Tensor) -> float:
     """
     furthest = int(_FAR * math.log2(torch.finfo(value.dtype).max))
     cotangent = _random_like(value)
-    gains = [
-        float(backward(cotangent * 2.0**exponent).abs().max()) * 2.0**-exponent for exponent in (0, furthest, -furthest)
-    ]
-    usable = [gain for gain in gains if 0.0 < gain < math.inf]
-    if usable:
-        return 2.0 ** max(-furthest, min(furthest, round(-0.5 * math.log2(usable[0]))))
-    if not all(math.isfinite(gain) for gain in gains):
+    is_finite = True
+    for exponent in (0, furthest, -furthest):
+        gain = float(backward(cotangent * 2.0**exponent).abs().max()) * 2.0**-exponent
+        if 0.0 < gain < math.inf:
+            return 2.0 ** max(-furthest, min(furthest, round(-0.5 * math.log2(gain))))
+        is_finite = is_finite and math.isfinite(gain)
+    if not is_finite:
         raise ProblemError(
             "the Jacobian holds NaN or Inf; headwater.diagnose names the operation that made the first one (HW104)"
         )

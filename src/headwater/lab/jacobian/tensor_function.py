@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -47,6 +46,7 @@ class TensorFunction:
         Raises:
             ProblemError: the model cannot be run, or there is no such place in it.
 
+        >>> import torch
         >>> layers = nn.Sequential(nn.Linear(2, 2), nn.Flatten())
         >>> TensorFunction(layers, torch.ones(1, 2), layer="0").run(torch.zeros_like)
         tensor([[0., 0.]])
@@ -55,7 +55,7 @@ class TensorFunction:
         args, kwargs = arguments_of(self.inputs)
         if self.layer is None:
             args, kwargs = self._with_input(args, kwargs, replace)
-        with self._hooked(replace, found), torch.enable_grad(), sdpa_kernel([SDPBackend.MATH]):
+        with self._hooked(replace, found), sdpa_kernel([SDPBackend.MATH]):
             reseeded(self.seed)
             result = called("the model failed on its inputs", self.model, *args, **kwargs)
         if callable(self.output):

@@ -1,6 +1,7 @@
 """Every formula of `headwater.theory` beside random networks, by plain autograd in float64: for figures, and for tests."""
 
 from headwater.lab.simulation.agreement import Agreement as Agreement
+from headwater.lab.simulation.agreement_figure import plot_agreement as plot_agreement
 from headwater.lab.simulation.batch_norm import batch_norm_explosion as batch_norm_explosion
 from headwater.lab.simulation.born_dead import born_dead as born_dead
 from headwater.lab.simulation.finite_width import log_variance_of_gain as log_variance_of_gain

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, Executor, Future
 from contextlib import contextmanager
@@ -14,6 +16,7 @@ from headwater.lab.sweep.errors import SweepError
 
 ENGINES = ("loky", "serial", "dask", "ray", "slurm")
 _LOCAL_TASK_SECONDS = 0.5
+_ORPHAN_SECONDS = 1.0  # between looks at whether the driver is there
 _THREADS = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
 
 
@@ -126,7 +129,7 @@ def _loky(workers: int) -> Iterator[Engine]:
     made: list[Any] = []
 
     def make() -> Executor:
-        made.append(ProcessPoolExecutor(workers, initializer=prepare_worker, env=_THREADS))
+        made.append(ProcessPoolExecutor(workers, initializer=prepare_worker, initargs=(os.getpid(),), env=_THREADS))
         return made[-1]
 
     def renew() -> Executor:
@@ -141,12 +144,24 @@ def _loky(workers: int) -> Iterator[Engine]:
     made[-1].shutdown(wait=True)
 
 
-def prepare_worker() -> None:
-    """Makes a process a worker: Ctrl-C is the driver's to answer, and torch has one thread."""
+def prepare_worker(driver: int) -> None:
+    """Makes a process a worker: Ctrl-C is the driver's to answer, torch has one thread, and it ends where its driver was killed.
+
+    Args:
+        driver: its process' number.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with, args=(driver,), name="headwater-orphan-watch", daemon=True).start()
     import torch
 
     torch.set_num_threads(1)
+
+
+def _end_with(driver: int) -> None:
+    # A worker waits for its next task on a pipe that it holds the other end of too: it would wait for ever.
+    while os.getppid() == driver:
+        time.sleep(_ORPHAN_SECONDS)
+    os._exit(1)
 
 
 def _num_cores() -> int:

@@ -146,7 +146,9 @@ class Grid:
 
     def _cell(self, parameters: dict[str, Any]) -> Cell:
         if self.factory is not None:
-            words = [f"{name}={value}" for name, value in parameters.items()]
+            words = [
+                f"{name}={value}" for name, value in sorted(parameters.items())
+            ]  # whichever is an axis or in the base
             return Cell(" ".join([_name_of(self.factory), *words]), parameters)
         spec = NetworkSpec.from_mapping(parameters)
         return Cell(str(spec), asdict(spec), spec)
@@ -164,9 +166,11 @@ def _values(name: str, values: Any) -> tuple[Any, ...]:
                 f"expected text and numbers on the axis '{name}' of the grid, got {type(value).__name__}; name the values, and let "
                 "a factory make of them what it needs"
             )
-    twice = next((value for index, value in enumerate(values) if value in values[:index]), None)
-    if twice is not None:
-        raise GridError(f"the axis '{name}' of the grid has the value {twice!r} twice")
+    seen: set[Any] = set()
+    for value in values:
+        if value in seen:
+            raise GridError(f"the axis '{name}' of the grid has the value {value!r} twice")
+        seen.add(value)
     return values
 
 

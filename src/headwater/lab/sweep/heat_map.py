@@ -87,7 +87,7 @@ def heat_map_data(
     for row in rows:
         values[np.searchsorted(ys, row[y]), np.searchsorted(xs, row[x])] = row[value]
     curve_x, curve_y = _curve(rows, x, xs) if y == "depth" else (np.zeros(0), np.zeros(0))
-    return HeatMap(xs, ys, x, y, values, value, curve_x, curve_y, _title(result, rows[0], (x, y), chosen))
+    return HeatMap(xs, ys, x, y, values, value, curve_x, curve_y, _title(result, rows[0], (x, y), chosen, value))
 
 
 def plot_heat_map(data: HeatMap, ax: Axes) -> QuadMesh:
@@ -194,7 +194,9 @@ def _edges(centres: Floats) -> Floats:
     return np.array([1.5 * centres[0] - 0.5 * centres[1], *middle, 1.5 * centres[-1] - 0.5 * centres[-2]])
 
 
-def _title(result: SweepResult, row: Mapping[str, Any], axes: Sequence[str], where: Mapping[str, Any]) -> str:
+def _title(
+    result: SweepResult, row: Mapping[str, Any], axes: Sequence[str], where: Mapping[str, Any], value: str
+) -> str:
     shown = ["activation", "width", "initialisation", "normalisation", "shortcut", "bias_variance", *where]
     words = [
         f"{name.replace('_', ' ')} {row[name]}"
@@ -202,5 +204,5 @@ def _title(result: SweepResult, row: Mapping[str, Any], axes: Sequence[str], whe
         if name in row and name not in axes and row[name] not in ("none", "default") and row[name] == row[name]
     ]
     settings = result.header["settings"]
-    trained = f", {settings['train']} steps of SGD" if settings.get("train") else ""
+    trained = f", {settings['train']} steps of SGD" if value == "accuracy" else ""
     return f"{', '.join(words)}{trained}"

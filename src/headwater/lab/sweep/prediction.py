@@ -139,4 +139,4 @@ def _branch_scale(spec: NetworkSpec) -> float | None:
     if spec.shortcut == "none":
         return None
     alpha = branch_alpha(spec)
-    return branch_scale(spec) * (1.0 if alpha is None else float(alpha))
+    return branch_scale(spec) * (1.0 if alpha is None else alpha.item())

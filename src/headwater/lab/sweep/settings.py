@@ -78,8 +78,13 @@ class Settings:
         return [hash_of(self.seed, cell.line, number) >> (64 - _SEED_BITS) for number in range(self.seeds)]
 
 
-def provenance(grid: Grid, settings: Settings) -> dict[str, Any]:
+def provenance(grid: Grid, settings: Settings, inputs: str | None = None) -> dict[str, Any]:
     """The header of a sweep's data set: schema version, versions of the software, grid and settings.
+
+    Args:
+        grid: of the cells.
+        settings: what is measured.
+        inputs: a hash of the inputs of a factory's modules.
 
     >>> provenance(Grid({"depth": [2]}), Settings())["schema_version"]
     1
@@ -93,7 +98,7 @@ def provenance(grid: Grid, settings: Settings) -> dict[str, Any]:
             "base": dict(grid.base),
             "factory": None if grid.factory is None else next(iter(grid.cells())).line.split(" ")[0],
         },
-        "settings": _plain(asdict(settings)),
+        "settings": {**_plain(asdict(settings)), "inputs": inputs},
     }
 
 

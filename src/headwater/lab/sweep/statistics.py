@@ -52,7 +52,8 @@ def rates(values: Floats) -> tuple[Floats, Floats, Floats]:
     >>> [part.round(3).tolist() for part in rates(np.array([[-3.0, -2.0, -1.0, 0.0]]))]
     [[-1.0], [-1.0], [-1.0]]
     """
-    steps = values[:, :-1] - values[:, 1:]
+    with np.errstate(invalid="ignore"):  # of infinite ones
+        steps = values[:, :-1] - values[:, 1:]
     steps = np.where(np.isfinite(steps), steps, np.nan)
     count = np.isfinite(steps).sum(axis=1)
     sums = np.nansum(steps, axis=1)

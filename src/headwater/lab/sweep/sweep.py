@@ -6,12 +6,13 @@ import shutil
 import tempfile
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Executor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from headwater.lab.sweep.cell import SpecificationMeasure
-from headwater.lab.sweep.factory_cell import FactoryMeasure
+from headwater.lab.sweep.errors import SweepError
+from headwater.lab.sweep.factory_cell import FactoryMeasure, digest_of
 from headwater.lab.sweep.grid import Grid, GridError
 from headwater.lab.sweep.result import SweepResult
 from headwater.lab.sweep.run import Plan, run
@@ -70,6 +71,8 @@ def sweep(
     """
     if not isinstance(grid, Grid):
         grid = Grid(grid, {} if base is None else base, factory)
+    if grid.factory is not None and isinstance(executor, ThreadPoolExecutor):
+        raise SweepError("threads share the random generators that a factory draws from: use an executor of processes")
     chosen = _settings(seeds=seeds if isinstance(seeds, int) else tuple(seeds), train=train, **settings)
     measure = SpecificationMeasure(chosen) if grid.factory is None else FactoryMeasure(grid.factory, chosen, inputs)
     plan = Plan(
@@ -80,17 +83,18 @@ def sweep(
         impossible=impossible,
         progress=progress,
     )
+    header = provenance(grid, chosen, digest_of(inputs))
     if output is not None:
-        run(grid, measure, Path(output), provenance(grid, chosen), plan)
+        run(grid, measure, Path(output), header, plan)
         return SweepResult(Path(output))
-    return _temporary(grid, measure, chosen, plan)
+    return _temporary(grid, measure, header, plan)
 
 
-def _temporary(grid: Grid, measure: Measure, settings: Settings, plan: Plan) -> SweepResult:
+def _temporary(grid: Grid, measure: Measure, header: Mapping[str, Any], plan: Plan) -> SweepResult:
     """A result whose folder goes with it."""
     folder = Path(tempfile.mkdtemp(prefix="headwater-sweep-"))
     try:
-        run(grid, measure, folder, provenance(grid, settings), plan)
+        run(grid, measure, folder, header, plan)
         result = SweepResult(folder)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -55,17 +56,28 @@ def _described(error: BaseException) -> str:
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
+class _Threads:
+    """How many tasks of this process want one thread of torch now, and how many threads it had before the first of them."""
+
+    lock = threading.Lock()
+    num_tasks = 0
+    before = 1
+
+
 @contextmanager
 def one_torch_thread() -> Iterator[None]:
     """Torch computes with one thread meanwhile: sums have the same bits in every worker, and workers do not fight for cores."""
     import torch
 
-    before = torch.get_num_threads()
-    if before == 1:
-        yield
-        return
-    torch.set_num_threads(1)
+    with _Threads.lock:
+        _Threads.num_tasks += 1
+        if _Threads.num_tasks == 1:
+            _Threads.before = torch.get_num_threads()
+            torch.set_num_threads(1)
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        with _Threads.lock:
+            _Threads.num_tasks -= 1
+            if not _Threads.num_tasks:
+                torch.set_num_threads(_Threads.before)
