@@ -35,7 +35,7 @@ def test_the_terminal_output_is_what_the_example_prints(
 def test_the_api_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
     monkeypatch.chdir(tmp_path)
     examples = [text for language, text in BLOCKS if language == "python" and "my_project" not in text]
-    assert len(examples) == 3
+    assert len(examples) == 4
     names: dict = {"hw": hw, "criterion": nn.CrossEntropyLoss()}
     for example in examples:
         exec(compile(example, "README.md", "exec"), names)
