@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
-from drawing import depth_axis, finish, add_agreement
+from drawing import add_agreement, depth_axis, finish
 from exhibit import Claim, Exhibit, main
 
 from headwater.lab.bands import Band, draw_band
