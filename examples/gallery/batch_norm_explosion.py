@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
-from drawing import depth_axis, finish, plot_agreement
+from drawing import add_agreement, depth_axis, finish
 from exhibit import Claim, Exhibit, main
 
 from headwater.lab.bands import Band, draw_band
@@ -98,7 +98,7 @@ def draw(data: Explosion, figure: Figure) -> None:
     )
     for index, found in enumerate(data.batches):
         name = found.title.split(maxsplit=1)[0]
-        plot_agreement(found, right, index, f"{NAMES[name]} layers with BatchNorm")
+        add_agreement(found, right, index, f"{NAMES[name]} layers with BatchNorm")
     depth_axis(right, data.batches[0].places)
     finish(
         right,

@@ -13,8 +13,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-def plot_agreement(agreement: Agreement, ax: Axes, index: int, label: str | None = None) -> None:
-    """Draws random networks as markers with two standard errors, and the formula as a line, in the index-th style."""
+def add_agreement(agreement: Agreement, ax: Axes, index: int, label: str | None = None) -> None:
+    """Draws random networks as markers with two standard errors, and the formula as a line, in the index-th style.
+
+    For several formulas in one panel; `headwater.lab.simulation.agreement_figure` draws one, with its tolerance.
+    """
     style = line_style(index)
     errors = 2.0 * np.array(agreement.error)
     # On a logarithmic axis a bar must not reach zero.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
-from drawing import depth_axis, finish, plot_agreement
+from drawing import add_agreement, depth_axis, finish
 from exhibit import Claim, Exhibit, main
 
 from headwater.lab.bands import Band, draw_band
@@ -95,7 +95,7 @@ def claims(data: Norms) -> list[Claim]:
 def draw(data: Norms, figure: Figure) -> None:
     left, right = figure.subplots(1, 2)
     for index, position in enumerate(POSITIONS):
-        plot_agreement(data.branches[position], left, index, LABELS[position])
+        add_agreement(data.branches[position], left, index, LABELS[position])
         draw_band(right, data.transformers[position], index)
     left.set_yscale("log", base=2)
     depth_axis(left, data.branches["pre"].places)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
-from drawing import depth_axis, finish, plot_agreement
+from drawing import add_agreement, depth_axis, finish
 from exhibit import Claim, Exhibit, main
 
 from headwater.lab.ensembles import measure_ensemble
@@ -91,7 +91,7 @@ def claims(data: Growths) -> list[Claim]:
 def draw(data: Growths, figure: Figure) -> None:
     for ax, quantity in zip(figure.subplots(1, 2, sharey=True), QUANTITIES, strict=True):
         for index, (kind, found) in enumerate(data.found[quantity].items()):
-            plot_agreement(found, ax, index, LABELS[kind])
+            add_agreement(found, ax, index, LABELS[kind])
         if quantity == "signal":
             ax.plot(data.depths, data.fixup, "x", color="black", markersize=9, label="Fixup (before its first step): 1")
         ax.set_yscale("log", base=10)
