@@ -22,6 +22,7 @@ BENCHMARKS = {
     "ensembles": "benchmarks.ensembles",
     "start": "benchmarks.start",
     "sweep": "benchmarks.sweep",
+    "sweep-workers": "benchmarks.sweep_workers",
     "statistics": "benchmarks.weight_statistics",
 }
 DOCUMENT = Path(__file__).parent.parent / "docs" / "benchmarks.md"

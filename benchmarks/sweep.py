@@ -1,4 +1,4 @@
-"""Cost of a cell from 10^2 to 10^5 cells that cost nothing themselves, the driver's memory, and real cells against workers."""
+"""Cost of a cell from 10^2 to 10^5 cells that cost nothing themselves, and the driver's memory."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.table import Result
-from headwater.lab.sweep.cell import SpecificationMeasure
 from headwater.lab.sweep.grid import Cell, Grid
 from headwater.lab.sweep.run import Plan
 from headwater.lab.sweep.run import run as run_sweep
@@ -21,18 +20,25 @@ from headwater.lab.sweep.settings import Settings, provenance
 
 _COUNTS = (100, 1_000, 10_000, 100_000)
 _ENGINES = ("serial", "loky")
-_REAL = {
-    "activation": ["relu", "tanh"],
-    "shortcut": ["none", "identity"],
-    "depth": [8, 16, 24, 32],
-    "width": [32, 40, 48, 56, 64],
-}
 _SEEDS = 32
 
 
 def run() -> list[Result]:
-    """Both tables."""
-    return [_trivial_cells(), _real_cells()]
+    """The table."""
+    rows = []
+    for engine in _ENGINES:
+        for count in _COUNTS:
+            micro, own, grown = _in_own_process(engine, count)
+            rows.append((engine, f"{count:,}", f"{micro:.0f}", f"{own:.0f}", f"{grown:.0f}"))
+    own_of = {count: float(row[3]) for count, row in zip(_COUNTS, rows, strict=False)}  # of the first engine
+    ratio = own_of[100_000] / own_of[1_000]
+    title = f"Sweeps of cells that cost nothing, {_SEEDS} seeds a row"
+    columns = ("engine", "cells", "microseconds per cell", "of which the driver computes", "it grew by, MiB")
+    remark = (
+        f"Serial, the driver's own time per cell at 100,000 over 1,000 cells: {ratio:.2f} (target: 1.2 or less). loky's rows have the "
+        "start of its workers in them, which is most of the first ones."
+    )
+    return [Result("sweep", title, columns, tuple(rows), (remark,))]
 
 
 def numbered(number: int) -> None:
@@ -54,7 +60,7 @@ def trivial(cell: Cell) -> Mapping[str, Any]:
 
 
 def one(engine: str, count: int) -> list[float]:
-    """Microseconds per cell, those that the driver computes, MiB that it grew by, and MiB per thousand cells on the disk."""
+    """Microseconds per cell, those that the driver computes, and MiB that it grew by."""
     grid = Grid({"number": range(count)}, factory=numbered)
     with tempfile.TemporaryDirectory() as folder:
         warm = Grid({"number": range(8)}, factory=numbered)
@@ -62,62 +68,7 @@ def one(engine: str, count: int) -> list[float]:
         before, start, own = _resident_mib(), time.perf_counter(), time.process_time()
         run_sweep(grid, trivial, Path(folder) / "out", provenance(grid, Settings()), Plan(executor=engine))
         seconds, own = time.perf_counter() - start, time.process_time() - own
-        size = sum(path.stat().st_size for path in (Path(folder) / "out").iterdir())
-        return [1e6 * seconds / count, 1e6 * own / count, _peak_mib() - before, size / 2**20 / count * 1000]
-
-
-def _trivial_cells() -> Result:
-    rows = []
-    for engine in _ENGINES:
-        for count in _COUNTS:
-            micro, own, grown, size = _in_own_process(engine, count)
-            rows.append((engine, f"{count:,}", f"{micro:.0f}", f"{own:.0f}", f"{grown:.0f}", f"{size:.2f}"))
-    own_of = {count: float(row[3]) for count, row in zip(_COUNTS, rows, strict=False)}  # of the first engine
-    ratio = own_of[100_000] / own_of[1_000]
-    remark = (
-        f"Serial, the driver's own time per cell at 100,000 over 1,000 cells: {ratio:.2f} (target: 1.2 or less). loky's rows have the "
-        "start of its workers in them, which is most of the first ones."
-    )
-    return Result(
-        "sweep",
-        f"Sweeps of cells that cost nothing, {_SEEDS} seeds a row",
-        (
-            "engine",
-            "cells",
-            "microseconds per cell",
-            "of which the driver computes",
-            "it grew by, MiB",
-            "MiB on disk per 1000 cells",
-        ),
-        tuple(rows),
-        (remark,),
-    )
-
-
-def _real_cells() -> Result:
-    grid = Grid(_REAL)
-    count = grid.survey().num_cells
-    settings = Settings(seeds=_SEEDS)
-    rates: dict[str, float] = {}
-    for name, engine, workers in _engines():
-        with tempfile.TemporaryDirectory() as folder:
-            start = time.perf_counter()
-            plan = Plan(executor=engine, workers=workers)
-            run_sweep(grid, SpecificationMeasure(settings), Path(folder) / "out", provenance(grid, settings), plan)
-            rates[name] = count / (time.perf_counter() - start)
-    rows = tuple((name, f"{rate:.1f}", f"{rate / rates['serial']:.2f}") for name, rate in rates.items())
-    title = f"Throughput of {count} mlps of depth 8 to 32, width 32 to 64, {_SEEDS} seeds, with findings"
-    return Result(
-        "sweep-workers",
-        title,
-        ("engine, workers", "cells per second", "x serial"),
-        rows,
-        ("Starting the workers is in it.",),
-    )
-
-
-def _engines() -> list[tuple[str, str, int]]:
-    return [("serial", "serial", 1), *((f"loky, {n}", "loky", n) for n in range(1, 1 + (os.cpu_count() or 1)))]
+        return [1e6 * seconds / count, 1e6 * own / count, _peak_mib() - before]
 
 
 def _in_own_process(engine: str, count: int) -> list[float]:

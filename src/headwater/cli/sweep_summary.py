@@ -14,12 +14,8 @@ if TYPE_CHECKING:
 
 _MOST_ROWS = 40
 _SHORT = {"initialisation": "init", "normalisation": "norm", "weight_variance": "σ_w²", "bias_variance": "σ_b²"}
-_NUMBERS = (
-    "rate_decades_per_layer",
-    "theory_rate_decades_per_layer",
-    "six_measured_depth_scales",
-    "six_theory_depth_scales",
-)
+_RATES = ("rate_decades_per_layer", "theory_rate_decades_per_layer")
+_DEPTHS = ("six_measured_depth_scales", "six_theory_depth_scales")
 _LEGEND = """deepest: greatest depth of the grid up to which {by}
 rate: decades of the gradient's norm per layer towards the input, and what theory expects over these depths
 6 ξ: layers that signal and gradient should reach, from the measured rate and from theory's fixed point"""
@@ -52,13 +48,13 @@ def _depths(result: SweepResult) -> str:
     by = "networks have learned" if rows[0]["judged_by"] == "training" else "the gradient stays within 1.3 decades"
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in names:
-        table.add_column(_SHORT.get(name, name.replace("_", " ")))
+        table.add_column(_SHORT.get(name, name.replace("_", " ")), no_wrap=True)
     for title in ("deepest", "rate", "theory", "6 ξ", "theory"):
         table.add_column(title, justify="right")
     for row in rows[:_MOST_ROWS]:
         depth = f"{'≥ ' if row['is_at_least'] else ''}{row['trainable_depth']:.0f}"
-        scales = [_text(row[name]) for name in _NUMBERS]
-        table.add_row(*(_text(row[name]) for name in names), depth, *scales)
+        numbers = [_rate(row[name]) for name in _RATES] + [_layers(row[name]) for name in _DEPTHS]
+        table.add_row(*(_text(row[name]) for name in names), depth, *numbers)
     stream = io.StringIO()
     console = Console(file=stream, width=width(sys.stdout), no_color=True, highlight=False, emoji=False)
     console.print(table)
@@ -71,8 +67,15 @@ def _depths(result: SweepResult) -> str:
 
 
 def _text(value: Any) -> str:
-    if not isinstance(value, float):
-        return str(value)
-    if math.isnan(value):
+    """A parameter of a cell."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _rate(decades: float) -> str:
+    return "–" if math.isnan(decades) else f"{decades:+.4f}"
+
+
+def _layers(number: float) -> str:
+    if math.isnan(number):
         return "–"
-    return "∞" if math.isinf(value) else f"{value:.3g}"
+    return "> 999" if number > 999.0 else f"{number:.3g}"

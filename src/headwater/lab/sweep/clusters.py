@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import queue
 import threading
@@ -60,7 +61,13 @@ def dask_executor(address: str | None = None, *, workers: int | None = None) -> 
         if address is not None:
             return DaskExecutor(distributed.Client(address, timeout=_CONNECT_SECONDS))
         return DaskExecutor(
-            distributed.Client(n_workers=workers, threads_per_worker=1, dashboard_address=None, processes=True)
+            distributed.Client(
+                n_workers=workers,
+                threads_per_worker=1,
+                dashboard_address=None,
+                processes=True,
+                silence_logs=logging.CRITICAL,  # that a worker takes seconds to end
+            )
         )
     except (OSError, TimeoutError, ValueError) as error:
         raise _unreachable("Dask scheduler", address, error) from error
