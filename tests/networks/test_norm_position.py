@@ -9,7 +9,8 @@ import torch
 
 from headwater.networks import NetworkSpec, build
 from headwater.networks.critical_point import theory_activation
-from headwater.theory.mean_field import Initialisation, chi, chi_with_batch_norm, chi_with_layer_norm, variance_map
+from headwater.theory.batch_norm import chi_with_batch_norm
+from headwater.theory.mean_field import Initialisation, chi, chi_with_layer_norm, variance_map
 from headwater.theory.quadrature import gaussian_mean
 
 DEPTH, WIDTH, FIRST = 24, 256, 4
