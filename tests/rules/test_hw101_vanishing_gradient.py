@@ -144,9 +144,10 @@ def test_an_output_multiplier_is_no_vanishing_and_a_signal_lost_below_the_biases
 def test_the_factor_per_layer_comes_with_an_interval():
     torch.manual_seed(0)
     finding = the_finding(observe(Problem(broken.plain(nn.Sigmoid, 20, 32), broken.gaussian(64, 32))), RULE)
-    low, high = finding.evidence["factor_per_layer_low"], finding.evidence["factor_per_layer_high"]
-    assert low < finding.evidence["factor_per_layer"] < high < 1.0
-    assert finding.evidence["elasticity_decades"] < -7.5
+    names = ("factor_per_layer_low", "factor_per_layer", "factor_per_layer_high", "elasticity_decades")
+    low, factor, high, elasticity = (float(finding.evidence[name]) for name in names)
+    assert low < factor < high < 1.0
+    assert elasticity < -7.5
 
 
 def test_with_an_optimizer_it_says_how_many_weights_of_the_first_layers_do_not_move():

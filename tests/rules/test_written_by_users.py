@@ -404,8 +404,9 @@ class FixupBlock(nn.Module):
 
     def __init__(self, width, num_blocks):
         super().__init__()
-        for name in ("before_first", "after_first", "before_last", "after_last"):
-            setattr(self, name, nn.Parameter(torch.zeros(1)))
+        self.before_first, self.after_first, self.before_last, self.after_last = (
+            nn.Parameter(torch.zeros(1)) for _ in range(4)
+        )
         self.scale = nn.Parameter(torch.ones(1))
         self.first = nn.Conv2d(width, width, 3, padding=1, bias=False)
         self.last = nn.Conv2d(width, width, 3, padding=1, bias=False)
