@@ -130,6 +130,25 @@ def test_no_more_cells_are_made_than_the_window_holds():
     assert len(seen) <= 6
 
 
+@pytest.mark.parametrize("is_ours", [True, False])
+def test_a_driver_that_is_interrupted_takes_back_what_waits_in_an_executor_that_is_not_ours(is_ours):
+    """loky raises in a thread of its own where it meets a cancelled future while it shuts down."""
+    executor = Ticket()
+
+    def interrupted(row):
+        raise KeyboardInterrupt
+
+    driver = Driver(Engine(executor, 2, renew=Ticket if is_ours else None), measure_number, interrupted, 100)
+    cells = grid_of(100).cells()
+    driver._fill(cells)
+    (first, tasks), *others = executor.futures
+    first.set_result(rows_of(measure_number, tasks))
+    with pytest.raises(KeyboardInterrupt):
+        driver.run(cells)
+    assert others
+    assert {future.cancelled() for future, _ in others} == {not is_ours}
+
+
 def test_a_submit_that_breaks_renews_the_executor():
     class Broken(Executor):
         def submit(self, fn, /, *args, **kwargs):

@@ -59,6 +59,11 @@ class Driver:
             while self._fill(cells):
                 self._take(self._answers.get())
         finally:
+            self._leave()
+
+    def _leave(self) -> None:
+        """Takes back what an executor of somebody else's has not begun; our own is shut down with all that it holds."""
+        if self._engine.renew is None:
             for future in self._in_flight:
                 future.cancel()
 
