@@ -245,7 +245,9 @@ def test_a_factory_may_compare_networks_itself():
         hw.compare(NOTEBOOK, SAMPLE, seeds=1)
         return mlp(1)
 
-    hw.compare({"a": make, "b": partial(mlp, 1)}, inputs(), seeds=1)
+    plain = hw.compare({"a": partial(mlp, 1), "b": partial(mlp, 1)}, inputs(), seeds=1)
+    nested = hw.compare({"a": make, "b": partial(mlp, 1)}, inputs(), seeds=1)
+    assert nested.profile == plain.profile  # the comparison inside has moved no random state
 
 
 def test_a_loss_with_a_state_of_its_own_stays_what_it_was():
