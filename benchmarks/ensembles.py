@@ -26,16 +26,17 @@ _SAMPLES = 16
 
 
 def run() -> list[Result]:
-    """The tables, on one thread, as a worker of a sweep has."""
+    """The tables, on all threads, as a call has, and on one, as a worker of a sweep has."""
     threads = torch.get_num_threads()
+    results = [_mlps("ensembles")] if threads > 1 else []
     torch.set_num_threads(1)
     try:
-        return [_mlps(), _others()]
+        return [*results, _mlps("ensembles-on-one-thread"), _others()]
     finally:
         torch.set_num_threads(threads)
 
 
-def _mlps() -> Result:
+def _mlps(name: str) -> Result:
     rows = []
     for num_networks, num_layers, width, num_samples in _MLPS:
         spec = NetworkSpec(depth=num_layers - 1, width=width, activation="gelu", num_inputs=width, num_outputs=width)
@@ -54,13 +55,15 @@ def _mlps() -> Result:
             )
         case = f"{num_networks} x {num_layers} x {width} x {num_samples}"
         rows += _rows(case, variants)
-    title = f"Ensembles of mlps: building, forward, backward and statistics of every layer, one thread, {ROUNDS} rounds"
+    num_threads = torch.get_num_threads()
+    threads = "one thread" if num_threads == 1 else f"{num_threads} threads"
+    title = f"Ensembles of mlps: building, forward, backward and statistics of every layer, {threads}, {ROUNDS} rounds"
     columns = ("networks x layers x width x samples", "what runs", "ms", "x as fast as the plain loop", "quartiles")
     remark = (
         "The plain loop builds nn.Linear modules, and takes the same statistics with one transfer per network; vmap(grad) gives mean absolute weight "
         "gradients alone. Targets: 20 for 1000 x 5 x 3 x 1, 7 for 100 x 50 x 64 x 32."
     )
-    return Result("ensembles", title, columns, tuple(rows), (remark,))
+    return Result(name, title, columns, tuple(rows), (remark,))
 
 
 def _others() -> Result:

@@ -51,7 +51,7 @@ def replace_in(document: str, result: Result) -> str:
 
 
 def _begin(name: str) -> str:
-    return f"<!-- {name} begins: written by `python -m benchmarks {name} --write` -->"
+    return f"<!-- {name} begins: written by `python -m benchmarks --write` -->"
 
 
 def _end(name: str) -> str:

@@ -16,6 +16,7 @@ from headwater.networks.layer_plan import LayerPlan, Role
 from headwater.networks.lsuv import scale_to_unit_variance
 from headwater.networks.shortcuts import GATE_BIAS, deepnorm_beta, fixup_factor
 from headwater.networks.specification import NetworkSpec, SpecificationError
+from headwater.networks.variates import standard_variates
 
 _LEAKY_SLOPE = 0.01  # nn.LeakyReLU's
 _DEFAULT_WEIGHT_VARIANCE = 1.0 / 3.0  # of U(±1), which PyTorch's default is times 1/sqrt(fan_in)
@@ -129,8 +130,10 @@ def _drawn(spec: NetworkSpec, seeds: list[int], dtype: torch.dtype) -> dict[str,
     gates = [layer for layer in layers if layer.role is Role.GATE]
     others = [layer for layer in layers if layer.role is not Role.GATE]
     is_uniform = spec.initialisation == "default"
+    # One draw for each part, since a draw's last numbers depend on how long it is.
+    sizes = [sum(layer.num_weights + layer.num_biases for layer in part) for part in (others, gates)]
     parameters: dict[str, torch.Tensor] = {}
-    for part, variates in zip((others, gates), _variates((others, gates), seeds, is_uniform), strict=True):
+    for part, variates in zip((others, gates), standard_variates(seeds, sizes, is_uniform=is_uniform), strict=True):
         begin, variates_of_dtype = 0, variates.to(dtype)
         for layer in part:
             end = begin + layer.num_weights
@@ -141,21 +144,6 @@ def _drawn(spec: NetworkSpec, seeds: list[int], dtype: torch.dtype) -> dict[str,
                 parameters[f"{layer.module}.bias"] = biases
             begin = end + layer.num_biases
     return parameters
-
-
-def _variates(parts: Sequence[Sequence[LayerPlan]], seeds: list[int], is_uniform: bool) -> list[torch.Tensor]:
-    """Standard variates of each seed: one draw for each part, since a draw's last numbers depend on how long it is."""
-    sizes = [sum(layer.num_weights + layer.num_biases for layer in part) for part in parts]
-    found = [torch.empty(len(seeds), size) for size in sizes]
-    generator = torch.Generator()
-    for index, seed in enumerate(seeds):
-        generator.manual_seed(int(seed))
-        for variates in found:
-            if variates.shape[1] == 0:
-                continue
-            row = variates[index]
-            row.uniform_(-1.0, 1.0, generator=generator) if is_uniform else row.normal_(generator=generator)
-    return found
 
 
 def _scale(spec: NetworkSpec, layer: LayerPlan, weights: torch.Tensor, biases: torch.Tensor, is_uniform: bool) -> None:

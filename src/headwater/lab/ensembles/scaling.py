@@ -16,15 +16,15 @@ Integers = npt.NDArray[np.int64]
 # A gradient with a norm in this range is left as it is. A layer multiplies it by less than 2**60 either way, if it is not broken, so
 # its products stay inside of float32's 2**±126.
 _SMALLEST, _LARGEST = 2.0**-40, 2.0**40
-# Sums of squares in this range have lost nothing: the squares that are smaller than a float could hold are too small to count.
-_SAFE_SQUARES = {torch.float32: (2.0**-70, 2.0**120), torch.float64: (2.0**-900, 2.0**1000)}
+# Norms in this range have lost nothing: the squares that are smaller than a float could hold are too small to count.
+_SAFE_NORMS = {torch.float32: (2.0**-35, 2.0**60), torch.float64: (2.0**-450, 2.0**500)}
 LOG10_2 = math.log10(2.0)
 
 
 def norms(stack: Tensor) -> Floats:
     """The norm of each network's tensor; the first dimension counts networks.
 
-    Float32 is summed pairwise, which is right to 1e-7, wherever its squares are safe; what is far from 1 (the square of 1e-25 is 0 in
+    Float32's squares are summed in float32, which is right to 1e-6, wherever they are safe; what is far from 1 (the square of 1e-25 is 0 in
     float32, that of 1e25 inf) in float64, and float64's own extremes are scaled.
 
     >>> norms(torch.tensor([[3e-30, 4e-30], [0.0, 0.0]])).round(36)
@@ -33,10 +33,10 @@ def norms(stack: Tensor) -> Floats:
     array([5.e-300])
     """
     dimensions = _all_but_first(stack)
-    smallest, largest = _SAFE_SQUARES[torch.float64 if stack.dtype == torch.float64 else torch.float32]
-    squares = stack.square().sum(dimensions).numpy(force=True).astype(np.float64)
-    if squares.min() >= smallest and squares.max() <= largest:  # false for nan
-        return np.sqrt(squares)
+    smallest, largest = _SAFE_NORMS[torch.float64 if stack.dtype == torch.float64 else torch.float32]
+    sizes = torch.linalg.vector_norm(stack, dim=dimensions).numpy(force=True).astype(np.float64)
+    if sizes.min() >= smallest and sizes.max() <= largest:  # false for nan
+        return sizes
     if stack.dtype != torch.float64:
         return norms(stack.double())
     units = stack.abs().amax(dimensions, keepdim=True)
