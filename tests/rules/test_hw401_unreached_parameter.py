@@ -1,7 +1,12 @@
 from __future__ import annotations
 
-import pytest
+import inspect
 
+import pytest
+import torch
+from torch import nn
+
+import headwater
 from headwater.findings import NotApplicable, Severity
 from headwater.recording import Context, RecordingBuilder, SignalKind
 from headwater.rules import UnreachedParameter
@@ -181,3 +186,60 @@ def test_hundreds_of_nested_callers_are_no_problem():
         builder.add_signal(parent, SignalKind.ACTIVATION, of_norm(1.0), depth=depth)
     builder.add_parameter(parent, "w", received_gradient=False)
     assert the_finding(builder.build(LOSS), RULE).severity is Severity.ERROR
+
+
+def test_layers_before_the_one_that_stands_before_a_cut_have_the_same_cause():
+    model = _Model()
+    model.module("first", reached=False, input_requires_grad=False, output_requires_grad=True)
+    model.module("second", reached=False, output_requires_grad=True)
+    model.module("third", reached=False, output_requires_grad=True)
+    model.module("last", input_requires_grad=False)
+    finding = the_finding(model.build(), RULE)
+    assert finding.modules == ("", "third", "last", "first", "second")
+    assert finding.evidence["num_parameters"] == 3
+
+
+def test_an_unused_head_is_not_told_of_a_cut_behind_layers_that_train():
+    model = _Model()
+    model.module("ignored", reached=False, output_requires_grad=True)
+    model.module("trained", output_requires_grad=True)
+    model.module("last", input_requires_grad=False)
+    assert "does not depend" in the_finding(model.build(), RULE).cause
+
+
+class _CutInForward(nn.Module):
+    """Two layers, a cut, and a last layer."""
+
+    def __init__(self, cut):
+        super().__init__()
+        self.first, self.second, self.last = nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, 1)
+        self.cut = cut
+
+    def forward(self, x):
+        return self.last(self.cut(self.second(torch.tanh(self.first(x)))))
+
+
+@pytest.mark.parametrize(
+    ("cut", "operation"),
+    [
+        (lambda x: x.detach(), "Tensor.detach"),
+        (lambda x: (x > 0).float(), "Tensor.gt"),
+        (lambda x: (~(x > 0) | (x == 2.0)).to(x), "Tensor.gt"),
+        (lambda x: torch.where(x.ge(0.5), 1.0, -1.0), "Tensor.ge"),
+        (lambda x: x.round().int().float(), "Tensor.int"),
+        (lambda x: torch.tensor(x.tolist()), "Tensor.tolist"),
+        (lambda x: torch.nn.functional.one_hot(x.argmax(-1), 8).float(), "Tensor.argmax"),
+    ],
+)
+def test_a_diagnosis_names_the_operation_that_cuts_and_its_line(cut, operation):
+    diagnosis = headwater.diagnose(_CutInForward(cut), torch.randn(16, 8, generator=torch.Generator().manual_seed(0)))
+    cuts = [finding for finding in diagnosis.findings if finding.code == "HW401"]
+    assert [finding.modules for finding in cuts] == [("", "second", "last", "first")]
+    assert operation in cuts[0].cause
+    assert [line.code for line in cuts[0].lines] == [inspect.getsource(cut).strip()]
+
+
+def test_a_mask_beside_a_cut_is_not_taken_for_one():
+    model = _CutInForward(lambda x: (x * (x > 0)).detach())
+    diagnosis = headwater.diagnose(model, torch.randn(16, 8))
+    assert [f.cause.rpartition(" cut ")[2] for f in diagnosis.findings if f.code == "HW401"] == ["by Tensor.detach."]

@@ -11,6 +11,7 @@ import linecache
 import site
 import sys
 import sysconfig
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -53,6 +54,8 @@ class TracedOperation(NamedTuple):
 class TracedCut(NamedTuple):
     """A torch function that read a tensor which wants a gradient, and returned one that does not.
 
+    A comparison is one where numbers were made of its mask.
+
     Args:
         call: the innermost call of a module that it ran in.
         function: what was called.
@@ -63,6 +66,13 @@ class TracedCut(NamedTuple):
     function: Callable[..., Any]
     file: str
     line: int
+
+
+class _Mask(NamedTuple):
+    """What comparisons of tensors that want a gradient made."""
+
+    tensor: weakref.ref[Tensor]
+    comparisons: Sequence[TracedCut]
 
 
 class SourceLines(TorchFunctionMode):
@@ -82,6 +92,7 @@ class SourceLines(TorchFunctionMode):
         self.operations: list[TracedOperation] = []
         self.activations: dict[int, MeasuredActivation] = {}  # by the position of their operation
         self.cuts: dict[TracedCut, None] = {}
+        self._masks: dict[int, _Mask] = {}  # by the identity of their tensors
         self._running = running
         self._producer_of = producer_of
 
@@ -98,12 +109,24 @@ class SourceLines(TorchFunctionMode):
                 self._note_activation(finish, result)
         elif len(self.cuts) < _MOST_CUTS and (isinstance(result, Tensor) or _leaves_torch(func)):
             with torch_internals.without_function_modes():
-                is_cut = _is_cut(func, result, args)
-            if is_cut:
-                running = self._running()
-                cut = TracedCut(running[-1] if running else None, func, *calling_line(sys._getframe(1)))
-                self.cuts[cut] = None
+                self._note_cut(func, result, args, sys._getframe(1))
         return result
+
+    def _note_cut(self, func: Any, result: Any, args: Sequence[Any], frame: FrameType) -> None:
+        cuts = [cut for argument in args for cut in self._compared(argument)] if self._masks else []
+        if not cuts and _wants_no_gradient(func, result, args):
+            running = self._running()
+            cuts = [TracedCut(running[-1] if running else None, func, *calling_line(frame))]
+        if isinstance(result, Tensor) and result.dtype is torch.bool:
+            # A mask is no cut, nobody expects it to have a gradient, as long as no numbers are made of it.
+            if cuts:
+                self._masks[id(result)] = _Mask(weakref.ref(result), cuts)
+        elif not isinstance(result, Tensor) or not result.requires_grad:
+            self.cuts.update(dict.fromkeys(cuts))
+
+    def _compared(self, argument: Any) -> Sequence[TracedCut]:
+        mask = self._masks.get(id(argument))
+        return mask.comparisons if mask is not None and mask.tensor() is argument else ()
 
     def _look_at(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Finish | None:
         if not is_activation(func):
@@ -126,12 +149,11 @@ def _leaves_torch(function: Callable[..., Any]) -> bool:
     return getattr(function, "__name__", "") in ("tolist", "numpy", "item", "__array__")
 
 
-def _is_cut(function: Callable[..., Any], result: Any, args: Sequence[Any]) -> bool:
-    """Masks are no cuts, nor is what reads but a shape: these have no gradient, and nobody expects one."""
+def _wants_no_gradient(function: Callable[..., Any], result: Any, args: Sequence[Any]) -> bool:
+    """Whether a tensor that wants a gradient went in, and what came out wants none, though more than its shape was read."""
     name = getattr(function, "__name__", "")
-    is_without = not isinstance(result, Tensor) or (not result.requires_grad and result.dtype is not torch.bool)
     return (
-        is_without
+        (not isinstance(result, Tensor) or not result.requires_grad)
         and not name.endswith("_like")
         and not name.startswith("new_")
         and any(isinstance(argument, Tensor) and argument.requires_grad for argument in args)
