@@ -25,19 +25,29 @@ def weight_layers(recording: Recording) -> Sequence[Layer]:
     >>> weight_layers(RecordingBuilder().build())
     ()
     """
-    modules = trainable_layers(recording)
+    modules, readers = trainable_layers(recording), parameter_readers(recording)
+    if not readers:
+        return modules
+    found = [layer for layer in map(_layer_of(recording), readers) if layer is not None]
+    functional = {layer.call.depth for layer in found}
+    rest = [layer for layer in modules if layer.call.depth not in functional]
+    return tuple(sorted([*rest, *found], key=lambda layer: _position(recording, layer)))
+
+
+def parameter_readers(recording: Recording) -> Sequence[Series]:
+    """For each trainable matrix that functional code reads, the indices of the operations that read it; known where lines were traced.
+
+    >>> from headwater.recording import RecordingBuilder
+    >>> parameter_readers(RecordingBuilder().build())
+    []
+    """
     trained = {
         (parameter.module, parameter.name.rpartition(".")[2])
         for parameter in recording.parameters
         if parameter.requires_grad and len(parameter.shape) > 1
     }
     readers = [series for series in recording.series(_READERS) if (series.module, series.item) in trained]
-    if not readers or not recording.operations:
-        return modules
-    found = [layer for layer in map(_layer_of(recording), readers) if layer is not None]
-    functional = {layer.call.depth for layer in found}
-    rest = [layer for layer in modules if layer.call.depth not in functional]
-    return tuple(sorted([*rest, *found], key=lambda layer: _position(recording, layer)))
+    return readers if recording.operations else []
 
 
 def _layer_of(recording: Recording) -> Callable[[Series], Layer | None]:

@@ -6,16 +6,17 @@ Both call one module again on what it returned. Time brings something new to eve
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from headwater.recording import Call, Recording, SignalKind, computed_once
+from headwater.analysis.tensor_graph import TensorGraph
+from headwater.recording import Call, Operation, Recording, SignalKind, computed_once
 
 LEAST_CALLS = 5  # fewer say nothing about a rate
 _GATED = ("LSTM", "GRU")
 _GATES = ("sigmoid", "sigmoid_", "hardsigmoid")
-_JOINING = ("cat", "concat", "concatenate", "hstack")
+JOINING = ("cat", "concat", "concatenate", "hstack")
 _TAKING_APART = ("unbind", "split", "chunk", "tensor_split", "__iter__")  # once, for all the steps
 _CELLS = ("RNNCell", "LSTMCell", "GRUCell")  # whose name says it, whatever they read
 
@@ -48,7 +49,7 @@ def time_loops(recording: Recording) -> Sequence[TimeLoop]:
     if len(recording.calls) < LEAST_CALLS:
         return ()
     owners = _with_ancestors({p.module for p in recording.parameters if p.requires_grad})
-    graph: _Graph | None = None  # most recordings need none
+    graph: TensorGraph | None = None  # most recordings need none
     found: list[TimeLoop] = []
     callers = [-1, *(call.depth for call in recording.calls)]
     for caller in callers:
@@ -57,7 +58,7 @@ def time_loops(recording: Recording) -> Sequence[TimeLoop]:
             calls_of.setdefault(recording.calls[depth].module, []).append(recording.calls[depth])
         for module, calls in calls_of.items():
             if len(calls) >= LEAST_CALLS and module in owners:
-                graph = graph or _Graph(recording)
+                graph = graph or TensorGraph(recording)
                 found += _loops(recording, graph, calls)
     return tuple(found)
 
@@ -70,57 +71,7 @@ def _with_ancestors(modules: set[str]) -> set[str]:
     return found
 
 
-class _Graph:
-    """Who made what, from what; operations are known where lines were traced."""
-
-    def __init__(self, recording: Recording) -> None:
-        self._recording = recording
-        self._producers: dict[int, list[int]] = {}
-        for operation, producer in recording.edge_table[["operation", "producer"]].tolist():
-            self._producers.setdefault(operation, []).append(producer)
-        self._inside: dict[int, list[int]] = {}
-        for operation, depth in enumerate(recording.operation_table["depth"].tolist()):
-            self._inside.setdefault(depth, []).append(operation)
-
-    def inputs(self, call: Call) -> list[int]:
-        """Numbers of the tensors that a call reads."""
-        return [signal.tensor for signal in self._recording.select(SignalKind.INPUT, depth=call.depth)]
-
-    def outputs(self, call: Call) -> list[int]:
-        """Numbers of the tensors that a call returns."""
-        return [signal.tensor for signal in self._recording.select(SignalKind.ACTIVATION, depth=call.depth)]
-
-    def makers(self, tensors: Iterable[int]) -> set[int]:
-        """The operations that made tensors, where they are known."""
-        made_by = self._recording.operation_by_tensor
-        return {made_by[tensor] for tensor in tensors if tensor in made_by}
-
-    def producers(self, operation: int) -> list[int]:
-        """The operations whose results an operation reads."""
-        return self._producers.get(operation, [])
-
-    def read_by(self, call: Call) -> set[int]:
-        """The operations outside of a call whose results are read by those inside of it."""
-        end = call.depth
-        while children := self._recording.children(end):
-            end = children[-1]
-        inside = {operation for depth in range(call.depth, end + 1) for operation in self._inside.get(depth, ())}
-        return {producer for operation in inside for producer in self._producers.get(operation, ())} - inside
-
-    def depends(self, operation: int, goals: set[int], oldest: int) -> bool:
-        """Whether an operation is one of the goals, or reads what they returned, by way of operations from the oldest on."""
-        stack, seen = [operation], {operation}
-        while stack:
-            current = stack.pop()
-            if current in goals:
-                return True
-            unseen = [p for p in self._producers.get(current, ()) if p >= oldest and p not in seen]
-            seen.update(unseen)
-            stack += unseen
-        return False
-
-
-def _loops(recording: Recording, graph: _Graph, calls: Sequence[Call]) -> Iterator[TimeLoop]:
+def _loops(recording: Recording, graph: TensorGraph, calls: Sequence[Call]) -> Iterator[TimeLoop]:
     """The calls of one module by one caller, cut where a state is not handed on (truncated backpropagation detaches it)."""
     chain, states = [calls[0]], []
     for earlier, later in pairwise(calls):
@@ -136,7 +87,7 @@ def _loops(recording: Recording, graph: _Graph, calls: Sequence[Call]) -> Iterat
 
 
 def _loop(
-    recording: Recording, graph: _Graph, calls: Sequence[Call], states: Sequence[tuple[int, ...]]
+    recording: Recording, graph: TensorGraph, calls: Sequence[Call], states: Sequence[tuple[int, ...]]
 ) -> Iterator[TimeLoop]:
     if len(calls) < LEAST_CALLS:
         return
@@ -147,12 +98,12 @@ def _loop(
         yield TimeLoop(tuple(calls), (*states, last), per_step, _has_gates(recording, graph, calls))
 
 
-def _feeds(graph: _Graph, returned: Sequence[int], later: Call) -> bool:
+def _feeds(graph: TensorGraph, returned: Sequence[int], later: Call) -> bool:
     goals = graph.makers(returned)
     return bool(goals) and any(graph.depends(operation, goals, min(goals)) for operation in graph.read_by(later))
 
 
-def _like(recording: Recording, graph: _Graph, calls: Sequence[Call], states: tuple[int, ...]) -> tuple[int, ...]:
+def _like(recording: Recording, graph: TensorGraph, calls: Sequence[Call], states: tuple[int, ...]) -> tuple[int, ...]:
     """The outputs of the last call that stand where the state stood in the call before."""
     before = recording.select(SignalKind.ACTIVATION, depth=calls[-2].depth)
     paths = {signal.item for signal in before if signal.tensor in states}
@@ -168,7 +119,7 @@ def _steps(recording: Recording, calls: Sequence[Call]) -> list[list[Call]]:
 
 
 def _reads_something_new(
-    recording: Recording, graph: _Graph, calls: Sequence[Call], steps: Sequence[Sequence[Call]]
+    recording: Recording, graph: TensorGraph, calls: Sequence[Call], steps: Sequence[Sequence[Call]]
 ) -> bool:
     """Whether some module reads, at most steps, a tensor that the loop did not make and that it has not read before."""
     own = [tensor for call in calls for tensor in graph.outputs(call)]
@@ -187,14 +138,16 @@ def _reads_something_new(
     return is_new or _joins_something(recording, graph, calls, goals, oldest)
 
 
-def _joins_something(recording: Recording, graph: _Graph, calls: Sequence[Call], goals: set[int], oldest: int) -> bool:
+def _joins_something(
+    recording: Recording, graph: TensorGraph, calls: Sequence[Call], goals: set[int], oldest: int
+) -> bool:
     """Whether the calls read cat([x_t, h]): what is joined to the state is another tensor each time, or data without a gradient.
 
     Such data left no mark of its own: then the state is all that is known of what was joined.
     """
     joined: list[set[int]] = []
     for call in calls[-2:]:
-        joins = [one for one in graph.read_by(call) if recording.operations[one].name.rpartition(".")[2] in _JOINING]
+        joins = [one for one in graph.read_by(call) if recording.operations[one].name.rpartition(".")[2] in JOINING]
         parts = [graph.producers(operation) for operation in joins]
         if any(len(part) == 1 for part in parts):
             return True
@@ -203,16 +156,23 @@ def _joins_something(recording: Recording, graph: _Graph, calls: Sequence[Call],
     return bool(joined[-1]) and (takes_apart or joined[0] != joined[-1])
 
 
-def _has_gates(recording: Recording, graph: _Graph, calls: Sequence[Call]) -> bool:
+def _has_gates(recording: Recording, graph: TensorGraph, calls: Sequence[Call]) -> bool:
     """Whether the type's name says so, or a sigmoid runs at most steps."""
     if any(kind in calls[0].module_type for kind in _GATED):
         return True
     first, last = (graph.makers(graph.outputs(call)) for call in (calls[0], calls[-1]))
     if not first or not last:
         return False
-    within = recording.operations[min(first) : max(last) + 1]
-    num_sigmoids = sum(operation.name.rpartition(".")[2].lower() in _GATES for operation in within)
-    return 2 * num_sigmoids >= len(calls)
+    return decides_by_sigmoids(recording.operations[min(first) : max(last) + 1], len(calls))
+
+
+def decides_by_sigmoids(operations: Sequence[Operation], num_steps: int) -> bool:
+    """Whether a sigmoid runs at half of the steps or more.
+
+    >>> decides_by_sigmoids((), 5)
+    False
+    """
+    return 2 * sum(operation.name.rpartition(".")[2].lower() in _GATES for operation in operations) >= num_steps
 
 
 def _per_step(recording: Recording, calls: Sequence[Call]) -> Iterator[str]:

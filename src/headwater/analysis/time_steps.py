@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from headwater.analysis.functional_time_loops import FunctionalTimeLoop, functional_time_loops
 from headwater.analysis.time_loops import TimeLoop, time_loops
 from headwater.recording import Call, Recording, SignalKind, merged_stats
 
@@ -20,11 +21,13 @@ class TimeSteps:
     """The gradient over the time steps of one recurrent module.
 
     Of nn.RNN, nn.LSTM and nn.GRU it is that at each step's input, as the loss of the recorded pass sends it; of a cell that is
-    called once per step, that at the state which each call hands to the next.
+    called once per step, that at the state which each call hands to the next; of functional code, that at the product of the state with
+    the recurrent parameter.
 
     Args:
         module: path of the module.
-        module_type: its class.
+        parameter: of functional code, the recurrent parameter's own name; "" elsewhere.
+        module_type: its class; of functional code, that of the module whose forward runs the loop.
         depth: of its call; of the first one for a cell.
         is_fused: all steps in one call.
         is_gated: gates that can be learnt decide what is kept.
@@ -37,6 +40,7 @@ class TimeSteps:
     """
 
     module: str
+    parameter: str = ""
     module_type: str
     depth: int
     is_fused: bool
@@ -53,12 +57,14 @@ class TimeSteps:
 
     def __str__(self) -> str:
         place = f"'{self.module}' ({self.module_type})" if self.module else f"the model ({self.module_type})"
+        if self.parameter:
+            return f"{len(self.norms)} products, one per time step, with '{self.parameter}' of {place}"
         unit = "time steps of" if self.is_fused else "calls, one per time step, of"
         return f"{len(self.norms)} {unit} {place}"
 
 
 def time_steps(recording: Recording) -> tuple[TimeSteps, ...]:
-    """One entry for each call of a fused recurrent module that was probed, and for each cell called once per step.
+    """One entry for each call of a fused recurrent module that was probed, each cell called once per step, and each loop of functional code.
 
     >>> from headwater.recording import RecordingBuilder
     >>> time_steps(RecordingBuilder().build())
@@ -66,6 +72,7 @@ def time_steps(recording: Recording) -> tuple[TimeSteps, ...]:
     """
     found = [_of_fused(recording, depth) for depth in _probed_calls(recording)]
     found += [_of_loop(recording, loop) for loop in time_loops(recording)]
+    found += [_of_functional_loop(loop) for loop in functional_time_loops(recording)]
     return tuple(sorted((steps for steps in found if steps is not None), key=lambda steps: steps.depth))
 
 
@@ -112,11 +119,22 @@ def _of_fused(recording: Recording, depth: int) -> TimeSteps | None:
 
 def _of_loop(recording: Recording, loop: TimeLoop) -> TimeSteps | None:
     norms = np.array([_state_norm(recording, *pair) for pair in zip(loop.calls, loop.states, strict=True)])
+    return _of_states(loop.calls[0], norms, is_gated=loop.has_gates)
+
+
+def _of_functional_loop(loop: FunctionalTimeLoop) -> TimeSteps | None:
+    if not all(product.is_finite for product in loop.products):
+        return None
+    norms = np.nan_to_num([product.gradient_norm for product in loop.products])  # nan where no gradient arrived
+    steps = _of_states(loop.call, norms, is_gated=loop.has_gates)
+    return None if steps is None else replace(steps, module=loop.module, parameter=loop.parameter)
+
+
+def _of_states(call: Call, norms: np.ndarray, *, is_gated: bool) -> TimeSteps | None:
     if not np.isfinite(norms).all() or not norms.any():
         return None
     norms = norms[: norms.nonzero()[0][-1] + 1]  # what comes after what the loss reads has none
-    rate = rate_decades(norms.tolist())
-    return _made(loop.calls[0], norms, norms[-1:], rate, is_fused=False, is_gated=loop.has_gates)
+    return _made(call, norms, norms[-1:], rate_decades(norms.tolist()), is_fused=False, is_gated=is_gated)
 
 
 def _state_norm(recording: Recording, call: Call, state: tuple[int, ...]) -> float:

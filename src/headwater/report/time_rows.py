@@ -42,16 +42,16 @@ class TimeRow:
 
 
 def time_rows(over_time: Sequence[TimeSteps]) -> tuple[TimeRow, ...]:
-    """The rows of all recurrent modules; of several calls of one, the one that changes the gradient most.
+    """The rows of all recurrent modules and parameters; of several calls of one, the one that changes the gradient most.
 
     >>> time_rows(())
     ()
     """
-    calls: dict[str, list[TimeSteps]] = {}
+    calls: dict[tuple[str, str], list[TimeSteps]] = {}
     for steps in over_time:
-        calls.setdefault(steps.module, []).append(steps)
+        calls.setdefault((steps.module, steps.parameter), []).append(steps)
     worst = [max(group, key=lambda steps: max(steps.lost_decades, steps.grown_decades)) for group in calls.values()]
-    rows = [_row(steps, len(calls[steps.module])) for steps in worst[:_MOST_ROWS]]
+    rows = [_row(steps, len(calls[steps.module, steps.parameter])) for steps in worst[:_MOST_ROWS]]
     if len(worst) > _MOST_ROWS:
         rows.append(TimeRow(f"{len(worst) - _MOST_ROWS} more recurrent modules", ()))
     return tuple(rows)
