@@ -34,20 +34,23 @@ def weight_layers(recording: Recording) -> Sequence[Layer]:
     return tuple(sorted([*rest, *found], key=lambda layer: _position(recording, layer)))
 
 
+@computed_once
 def parameter_readers(recording: Recording) -> Sequence[Series]:
     """For each trainable matrix that functional code reads, the indices of the operations that read it; known where lines were traced.
 
     >>> from headwater.recording import RecordingBuilder
     >>> parameter_readers(RecordingBuilder().build())
-    []
+    ()
     """
+    readers = recording.series(_READERS)
+    if not readers or not recording.operations:
+        return ()
     trained = {
         (parameter.module, parameter.name.rpartition(".")[2])
         for parameter in recording.parameters
         if parameter.requires_grad and len(parameter.shape) > 1
     }
-    readers = [series for series in recording.series(_READERS) if (series.module, series.item) in trained]
-    return readers if recording.operations else []
+    return tuple(series for series in readers if (series.module, series.item) in trained)
 
 
 def _layer_of(recording: Recording) -> Callable[[Series], Layer | None]:

@@ -86,7 +86,7 @@ def gradient_measures(recording: Recording, layers: Sequence[Layer]) -> Gradient
         rate_decades_per_layer(layers),
         *rate_interval(layers),
         *_scale_steps(recording),
-        _forward_growth(recording, layers[:-1]),
+        forward_growth_decades(recording, layers),
         median_decades(_elasticities(recording, first)),
         _unchanged_share(recording, first),
         _signal_to_noise(recording, first),
@@ -117,9 +117,17 @@ def rate_interval(layers: Sequence[Layer]) -> tuple[float, float]:
     return rate - half, rate + half
 
 
-def _forward_growth(recording: Recording, hidden: Sequence[Layer]) -> float:
-    """By the larger one of what a layer reads and what it makes: a branch may start small."""
+def forward_growth_decades(recording: Recording, layers: Sequence[Layer]) -> float:
+    """log10 of the forward signal's RMS at the last hidden layer over that at the first; 0 with fewer than two.
+
+    By the larger one of what a layer reads and what it makes: a branch may start small.
+
+    >>> from headwater.recording import RecordingBuilder
+    >>> forward_growth_decades(RecordingBuilder().build(), ())
+    0.0
+    """
     sizes: list[float] = []
+    hidden = layers[:-1]
     for layer in (hidden[0], hidden[-1]) if len(hidden) > 1 else ():
         stats = [recording.signal(kind, layer.call.depth) for kind in (SignalKind.INPUT, SignalKind.ACTIVATION)]
         sizes.append(max((s.rms for s in stats if s is not None and s.finite_count), default=0.0))

@@ -10,7 +10,12 @@ from typing import ClassVar
 from headwater.analysis import time_steps
 from headwater.analysis.functional_layers import weight_layers
 from headwater.analysis.gain import backward_gain, cotangent, decades, norm_ratio
-from headwater.analysis.gradient_measures import GradientMeasures, gradient_measures
+from headwater.analysis.gradient_measures import (
+    GradientMeasures,
+    forward_growth_decades,
+    gradient_measures,
+    rate_interval,
+)
 from headwater.analysis.gradient_path import (
     Layer,
     headwaters,
@@ -79,21 +84,17 @@ class ExplodingGradient:
             return [*in_time, self._at_calls(at_calls, Severity.ERROR)]
         findings = [*in_time, *([self._at_calls(at_calls, Severity.INFO)] if at_calls else [])]
         grown = median_decades(layer.gain_decades for layer in headwaters(layers))
-        if not self.each_way_decades <= grown - explained < math.inf:
-            return findings
-        measures = gradient_measures(recording, layers)
-        if grown - explained >= self.warning_decades or self._grows_both_ways(grown - explained, measures):
-            findings.append(self._over_layers(recording, layers, grown, measures))
+        of_layers = grown - explained
+        if self.warning_decades <= of_layers < math.inf or self._grows_both_ways(recording, layers, of_layers):
+            findings.append(self._over_layers(recording, layers, grown, gradient_measures(recording, layers)))
         return findings
 
-    def _grows_both_ways(self, grown: float, measures: GradientMeasures) -> bool:
-        forward = measures.forward_growth_decades
-        return (
-            measures.rate_low > 0.0
-            and forward >= self.each_way_decades
-            and grown >= self.each_way_decades
-            and grown + forward >= self.warning_decades
-        )
+    def _grows_both_ways(self, recording: Recording, layers: Sequence[Layer], grown: float) -> bool:
+        if not self.each_way_decades <= grown < math.inf:
+            return False
+        forward = forward_growth_decades(recording, layers)
+        is_large = forward >= self.each_way_decades and grown + forward >= self.warning_decades
+        return is_large and rate_interval(layers)[0] > 0.0
 
     def _multiplying_calls(self, recording: Recording, growing_over_time: set[str]) -> list[tuple[float, Call]]:
         """The calls with their gains in decades, the largest first; what many time steps do is no single call's doing."""
