@@ -119,6 +119,7 @@ def _broken_elsewhere() -> Iterator[Case]:
     yield _case("detach in forward", broken.DetachedInForward, "HW401", "")
     yield _case("encoder under no_grad", broken.NoGradEncoder, "HW401", "encoder")
     yield _case("argmax in the middle", broken.ArgmaxInTheMiddle, "HW401", "choose")
+    yield _case("a comparison in the middle", between(lambda x: (x > 0).float()), "HW401", "1")
     yield _case("a forgotten branch", broken.UnusedBranch, "HW401", "forgotten")
     yield _case(
         "softmax over one unit",

@@ -66,6 +66,7 @@ def _vanishing() -> Iterator[Case]:
     yield _case("RNNCell", lambda: Loop(nn.RNNCell(FEATURES, HIDDEN)), 60, "HW101", "cell")
     yield _case("a cell of one's own", lambda: Loop(recurrent.OwnCell()), 60, "HW101", "cell")
     yield _case("a loop without a cell", recurrent.NoCell, 60, "HW101", "keep")
+    yield _case("functional code, g = 0.5", lambda: recurrent.Functional(0.5), 60, "HW101", "")
     yield _case("packed tanh RNN", lambda: recurrent.Packed(fused(nn.RNN), [60, 30, 20, 50] * 4), 60, "HW101", "rnn")
 
 
@@ -73,6 +74,7 @@ def _exploding() -> Iterator[Case]:
     yield _case("ReLU RNN, g = 3", lambda: FromTokens(Sequences(_relu(3.0))), 40, "HW102", "network.rnn")
     yield _case("ReLU RNN, g = 3, all steps", lambda: Sequences(_relu(3.0), "all"), 25, "HW102", "rnn")
     yield _case("ReLU cell, g = 3", lambda: Loop(_relu_cell(3.0)), 30, "HW102", "cell")
+    yield _case("functional code, g = 3", lambda: recurrent.Functional(3.0, torch.relu), 30, "HW102", "")
     chaotic = partial(recurrent.with_orthogonal_weights, gain=4.0)
     yield _case("tanh RNN, g = 4", lambda: Sequences(chaotic(fused(nn.RNN))), 60, "HW102", "rnn")
 
@@ -93,6 +95,7 @@ def _healthy() -> Iterator[Case]:
     yield _case("RNNCell", lambda: Loop(nn.RNNCell(FEATURES, HIDDEN)), 10)
     orthogonal = partial(recurrent.with_orthogonal_weights, gain=1.0)
     yield _case("orthogonal RNN", lambda: Sequences(orthogonal(fused(nn.RNN))), 50)
+    yield _case("functional code, g = 1", lambda: recurrent.Functional(1.0), 20)
     identity = partial(fused, nn.RNN, nonlinearity="relu")
     yield _case("IRNN", lambda: Sequences(recurrent.with_identity(identity())), 100)
     lengths = [5, 30, 12, 50] * 4

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TypeVar
 
 import torch
@@ -133,6 +134,23 @@ class NoCell(nn.Module):
                 state = torch.tanh(self.keep(torch.cat([step, state], -1)))
             else:
                 state = torch.tanh(self.read(step) + self.keep(state))
+        return self.head(state)
+
+
+class Functional(nn.Module):
+    """The same in functional code, with gain times an orthogonal matrix as W_hh."""
+
+    def __init__(self, gain: float, activation: Callable[[Tensor], Tensor] = torch.tanh):
+        super().__init__()
+        self.read = nn.Parameter(torch.randn(FEATURES, HIDDEN) / FEATURES**0.5)
+        self.keep = nn.Parameter(gain * nn.init.orthogonal_(torch.empty(HIDDEN, HIDDEN)))
+        self.head = nn.Linear(HIDDEN, 3)
+        self.activation = activation
+
+    def forward(self, x: Tensor) -> Tensor:
+        state = x.new_zeros(len(x), HIDDEN)
+        for step in x.unbind(1):
+            state = self.activation(step @ self.read + state @ self.keep)
         return self.head(state)
 
 
