@@ -49,6 +49,7 @@ FALSIFIED: dict[str, Callable[[Any], Any]] = {
         branches={"pre": data.branches["post"], "post": data.branches["pre"]}
     ),
     "residual_growth": lambda data: _with_growth_of_identity(data, 1.5),
+    "theory_beside_simulation": lambda data: (data[0]._replace(predicted=(2.0,) * len(data[0].places)), *data[1:]),
     "trainability": lambda data: data._replace(below=data.above, above=data.below),
 }
 
