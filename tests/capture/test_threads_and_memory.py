@@ -141,3 +141,35 @@ def test_a_recorder_does_not_keep_the_model_alive() -> None:
     gc.collect()
     assert reference() is None
     assert len(recording) > 0
+
+
+def test_a_loop_over_the_steps_of_an_input_does_not_keep_a_gradient_for_each() -> None:
+    alive: list[weakref.ref[Tensor]] = []
+    most_alive: list[int] = []
+
+    class Note(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: Tensor) -> Tensor:
+            return x * 1
+
+        @staticmethod
+        def backward(ctx: Any, gradient: Tensor) -> Tensor:
+            sent = gradient * 2
+            alive.append(weakref.ref(sent))
+            most_alive.append(sum(reference() is not None for reference in alive))
+            return sent
+
+    class Loop(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.stack([torch.tanh(Note.apply(x)) for _ in range(200)]).sum(0)
+
+    model = nn.Sequential(nn.Linear(4, 4), Loop(), nn.Linear(4, 2))
+    inputs = batch()
+    with record(model) as recorder:
+        model(inputs).sum().backward()
+    assert max(most_alive) < 20
+    own = recorder.recording.signal("input_gradient", 2)
+    whole = recorder.recording.signal("activation_gradient", 1)
+    assert own is not None
+    assert whole is not None
+    assert own.norm == pytest.approx(whole.norm, rel=1e-6)
