@@ -126,3 +126,13 @@ def test_tensors_in_lists_and_dicts_of_a_module_are_put_back() -> None:
     observe(Problem(model, batch()), samples=None)
     assert all(now is then for now, then in zip(model.tensors(), before, strict=True))
     assert [tensor.tolist() for tensor in model.tensors()] == 4 * [[0.0] * 4]
+
+
+def test_the_seed_that_waits_for_a_gpu_is_the_users() -> None:
+    def waiting() -> Any:
+        return [call for call, _ in filter(None, torch.cuda._lazy_seed_tracker.get_calls())]
+
+    torch.manual_seed(42)
+    before = waiting()
+    observe(Problem(small_net(), batch(), loss=lambda output: output.square().mean()), samples=None)
+    assert waiting() == before

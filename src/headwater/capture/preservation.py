@@ -59,7 +59,7 @@ def gradients_preserved(leaves: Sequence[Tensor]) -> Iterator[None]:
 def _random_states_preserved() -> Iterator[None]:
     python_state, numpy_state = random.getstate(), np.random.get_state()
     cuda_devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []
-    with torch.random.fork_rng(devices=cuda_devices):
+    with torch.random.fork_rng(devices=cuda_devices), torch_internals.waiting_seeds_preserved():
         try:
             yield
         finally:
