@@ -79,6 +79,22 @@ def test_what_cannot_be_run_is_a_problem_error_and_a_value_error():
     assert issubclass(hw.ProblemError, ValueError)
 
 
+@pytest.mark.parametrize("wrapped", [lambda inputs: inputs, lambda inputs: (inputs,), lambda inputs: {"steps": inputs}])
+def test_an_iterator_which_the_first_pass_would_use_up_is_refused_unread(wrapped):
+    class Sums(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(16, 2)
+
+        def forward(self, steps):
+            return sum(self.linear(step) for step in steps)
+
+    steps = iter([torch.ones(2, 16), torch.ones(2, 16)])
+    with pytest.raises(hw.ProblemError, match="that can be read again"):
+        hw.diagnose(Sums(), wrapped(steps), loss=lambda output: 1e-30 * output.mean())
+    assert len(list(steps)) == 2
+
+
 @pytest.mark.parametrize("samples", [2.5, -1, "16"])
 def test_a_number_of_samples_that_is_none_is_refused_at_once(samples):
     with pytest.raises(
