@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 from io import StringIO
@@ -76,6 +77,55 @@ def test_what_cannot_be_run_is_a_problem_error_and_a_value_error():
     with pytest.raises(hw.ProblemError):
         hw.diagnose(_network(1), torch.ones(2, 5))
     assert issubclass(hw.ProblemError, ValueError)
+
+
+@pytest.mark.parametrize("wrapped", [lambda inputs: inputs, lambda inputs: (inputs,), lambda inputs: {"steps": inputs}])
+def test_an_iterator_which_the_first_pass_would_use_up_is_refused_unread(wrapped):
+    class Sums(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(16, 2)
+
+        def forward(self, steps):
+            return sum(self.linear(step) for step in steps)
+
+    steps = iter([torch.ones(2, 16), torch.ones(2, 16)])
+    with pytest.raises(hw.ProblemError, match="that can be read again"):
+        hw.diagnose(Sums(), wrapped(steps), loss=lambda output: 1e-30 * output.mean())
+    assert len(list(steps)) == 2
+
+
+@pytest.mark.parametrize("samples", [2.5, -1, "16"])
+def test_a_number_of_samples_that_is_none_is_refused_at_once(samples):
+    with pytest.raises(
+        ValueError, match=re.escape(f"a whole number of at least 0 (0 for none) or None, got {samples!r}")
+    ):
+        hw.diagnose(_network(1), torch.ones(2, 16), samples=samples)
+
+
+@pytest.mark.parametrize("loss", [None, lambda output: output.square().sum()], ids=["no loss", "loss"])
+def test_a_batch_without_samples_is_not_called_healthy(loss):
+    with pytest.raises(hw.ProblemError, match="pass at least one sample"):
+        hw.diagnose(_network(1), torch.ones(0, 16), loss=loss)
+
+
+class _Complex(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(
+            torch.randn(16, 2, dtype=torch.complex64, generator=torch.Generator().manual_seed(0))
+        )
+
+    def forward(self, x):
+        return x.to(torch.complex64) @ self.weight
+
+
+def test_a_complex_loss_is_refused_and_complex_parameters_are_named_as_the_reason():
+    inputs = torch.randn(8, 16, generator=torch.Generator().manual_seed(0))
+    with pytest.raises(hw.ProblemError, match=r"a real number, got torch.complex64; take its .real or .abs\(\)"):
+        hw.diagnose(_Complex(), inputs, loss=lambda output: output.mean())
+    report = str(hw.diagnose(_Complex(), inputs, loss=lambda output: output.abs().mean()))
+    assert "no parameter that trains is a plain tensor of real numbers" in " ".join(report.split())
 
 
 def test_a_saved_diagnosis_is_the_same_when_it_is_loaded(diagnosis, tmp_path):

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -203,7 +204,7 @@ def diagnose(
 
     Raises:
         ProblemError: the pass cannot be run; the message says what was expected, what arrived and what to do.
-        ValueError: a negative number of samples.
+        ValueError: samples is no whole number, or a negative one.
 
     >>> import torch
     >>> model = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Tanh(), torch.nn.Linear(4, 1))
@@ -212,8 +213,8 @@ def diagnose(
     """
     from headwater.capture import Problem, observe  # here, so that loading a saved recording needs no torch
 
-    if samples is not None and samples < 0:
-        raise ValueError(f"expected samples to be at least 0 (0 for none) or None, got {samples}")
+    if samples is not None and not (isinstance(samples, Integral) and samples >= 0):
+        raise ValueError(f"expected samples to be a whole number of at least 0 (0 for none) or None, got {samples!r}")
     problem = Problem(model, inputs, targets, loss, optimizer)
     samples = 0 if samples is None and not lines else samples
     return judge(observe(problem, seed=seed, lines=lines, precision=precision, samples=samples), rules)

@@ -98,6 +98,26 @@ def test_a_block_with_a_shortcut_reports_both_shares():
     assert block.decades == pytest.approx(math.log10(whole), abs=1e-5)
 
 
+@pytest.mark.parametrize("loss", [lambda output: (0.0 * output).sum(), lambda output: (output - 1e9).relu().sum()])
+def test_a_block_with_a_shortcut_that_no_gradient_arrives_at_has_no_shares(loss):
+    class Residual(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers = nn.ModuleList(nn.Linear(8, 8) for _ in range(3))
+
+        def forward(self, x):
+            for layer in self.layers:
+                x = layer(x).relu() + x
+            return x
+
+    diagnosis = hw.diagnose(Residual(), INPUTS, loss=loss)
+    assert diagnosis.findings[0].code == "HW103"
+    shares = [step.branch_share for step in diagnosis.waterfall.steps if step.branch_share is not None]
+    assert shares
+    assert all(map(math.isnan, shares))
+    assert "HW103" in str(diagnosis)
+
+
 def test_attention_and_functional_norms_are_told_from_shortcuts():
     class Attention(nn.Module):
         def __init__(self):

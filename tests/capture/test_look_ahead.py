@@ -60,6 +60,21 @@ def test_a_model_without_zero_gradients_runs_once():
     assert steps_of(recording) == {}
 
 
+def test_a_parameter_without_elements_does_not_keep_the_others_from_being_looked_at():
+    class WithNothing(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body, self.head, self.nothing = nn.Linear(6, 6), nn.Linear(6, 1), nn.Parameter(torch.empty(0, 6))
+            nn.init.zeros_(self.head.weight)
+
+        def forward(self, x):
+            return self.head(torch.cat([self.body(x), self.nothing]))
+
+    recording = observe(Problem(WithNothing(), BATCH, loss=square))
+    assert steps_of(recording) == {"body.weight": [1.0], "body.bias": [1.0]}
+    assert recording.context.notes == ()
+
+
 def test_a_zero_behind_another_needs_two_steps():
     layers = nn.Sequential(nn.Linear(6, 6), nn.Linear(6, 6), nn.Linear(6, 6))
     nn.init.zeros_(layers[1].weight)

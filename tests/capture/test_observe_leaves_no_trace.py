@@ -102,3 +102,37 @@ def test_observe_gives_the_same_recording_twice() -> None:
     first = observe(Problem(model, x), seed=5)
     assert signals(first) == signals(observe(Problem(model, x), seed=5))
     assert signals(first, "activation_gradient") != signals(observe(Problem(model, x), seed=6), "activation_gradient")
+
+
+def test_tensors_in_lists_and_dicts_of_a_module_are_put_back() -> None:
+    class Counts(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(4, 4)
+            self.means = [torch.zeros(4)]
+            self.cache = {"deep": {"er": torch.zeros(4)}}
+            self.pair = (torch.zeros(4), [torch.zeros(4)])
+
+        def tensors(self) -> list[Tensor]:
+            return [self.means[0], self.cache["deep"]["er"], self.pair[0], self.pair[1][0]]
+
+        def forward(self, x: Tensor) -> Tensor:
+            for tensor in self.tensors():
+                tensor.add_(1)
+            return self.layer(x)
+
+    model = Counts()
+    before = model.tensors()
+    observe(Problem(model, batch()), samples=None)
+    assert all(now is then for now, then in zip(model.tensors(), before, strict=True))
+    assert [tensor.tolist() for tensor in model.tensors()] == 4 * [[0.0] * 4]
+
+
+def test_the_seed_that_waits_for_a_gpu_is_the_users() -> None:
+    def waiting() -> Any:
+        return [call for call, _ in filter(None, torch.cuda._lazy_seed_tracker.get_calls())]
+
+    torch.manual_seed(42)
+    before = waiting()
+    observe(Problem(small_net(), batch(), loss=lambda output: output.square().mean()), samples=None)
+    assert waiting() == before

@@ -82,3 +82,57 @@ def test_a_model_that_flips_the_sign_of_its_zeros_is_put_back() -> None:
     assert {name: bits(value) for name, value in model.state_dict().items()} == {
         name: bits(value) for name, value in before.items()
     }
+
+
+@pytest.mark.parametrize("change", ["resize_", "data", "dtype"])
+def test_what_has_another_shape_or_dtype_gets_its_own_again(change: str) -> None:
+    class Resizes(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(2, 2)
+            self.register_buffer("mask", torch.arange(3.0))
+            self.register_buffer("later", torch.zeros(2))
+
+        def forward(self, x: Tensor) -> Tensor:
+            if change == "resize_":
+                self.mask.resize_(5).zero_()
+            else:
+                self.mask.data = torch.zeros(5) if change == "data" else self.mask.double()
+            self.later += 1
+            return self.layer(x)
+
+    model = Resizes()
+    mask = model.mask
+    observe(Problem(model, torch.ones(2, 2)))
+    assert model.mask is mask
+    assert mask.dtype is torch.float32
+    assert mask.tolist() == [0.0, 1.0, 2.0]
+    assert model.later.tolist() == [0.0, 0.0]
+
+
+KEPT = {
+    "sparse": lambda: torch.eye(2).to_sparse(),
+    "compressed": lambda: torch.eye(2).to_sparse_csr(),
+    "nested": lambda: torch.nested.nested_tensor([torch.ones(2), torch.ones(3)]),
+    "meta": lambda: torch.ones(2, device="meta"),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*(beta state|prototype stage):UserWarning")
+@pytest.mark.parametrize("kind", ["sparse", "compressed", "nested", "meta"])
+def test_a_module_may_keep_a_tensor_that_torch_cannot_compare(kind: str) -> None:
+    class Keeps(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(2, 2)
+            self.register_buffer("kept", KEPT[kind]())
+
+        def forward(self, x: Tensor) -> Tensor:
+            if kind == "sparse":
+                self.kept.mul_(2.0)
+            return self.layer(x)
+
+    model = Keeps()
+    observe(Problem(model, torch.ones(2, 2)), samples=None)
+    if kind == "sparse":
+        assert model.kept.to_dense().tolist() == [[1.0, 0.0], [0.0, 1.0]]

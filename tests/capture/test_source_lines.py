@@ -13,6 +13,7 @@ from torch.overrides import TorchFunctionMode
 import headwater as hw
 from headwater.capture import Problem, observe
 from headwater.capture.source_lines import SourceLines, calling_line
+from headwater.networks import DeepNeuralNetwork
 from tests.capture import planted_faults as planted
 from tests.capture.snapshots import tensor_bits
 from tests.capture.transformers_models import MODEL_TYPES
@@ -65,6 +66,16 @@ def test_the_lines_of_a_library_are_named_where_the_user_wrote_none():
     lines = hw.diagnose(model_type.build(), model_type.inputs()).lines
     assert any("modeling_gpt2.py" in line.file for line in lines)
     assert not any(line.file.endswith("torch/nn/functional.py") for line in lines)
+
+
+def test_the_first_nan_of_a_librarys_model_is_at_the_librarys_line_and_not_at_the_scripts():
+    model = DeepNeuralNetwork([8, 8, 8], use_shortcut=False)
+    with torch.no_grad():
+        model.layers[0][0].weight.fill_(1e30)
+    (finding,) = hw.diagnose(model, 1e30 * INPUTS).findings
+    assert finding.code == "HW104"
+    assert finding.lines
+    assert all(line.file.endswith("deep_neural_network.py") for line in finding.lines)
 
 
 def test_the_users_code_comes_before_the_librarys():

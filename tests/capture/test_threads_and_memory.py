@@ -14,6 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from headwater.capture import record
+from headwater.capture.gradient_hooks import GradientHooks
+from headwater.capture.open_calls import OpenCalls
+from headwater.recording import TensorStats
 from tests.capture.bit_identity import (
     Case,
     recording_of,
@@ -67,6 +70,22 @@ def test_two_threads_that_run_the_model_at_once_do_not_confuse_the_calls() -> No
     assert all(call.parent in roots for call in calls if call.module in {"0", "1", "2"})
     assert len({call.parent for call in calls if call.module == "2"}) == 2
     assert all(call.finished for call in calls)
+
+
+def test_a_gradient_that_another_devices_thread_measures_meanwhile_is_not_taken_for_this_one() -> None:
+    """Autograd runs a thread for each device; a switch of threads happens here whenever a measurement is kept."""
+    other = torch.full((3,), 3.0)
+
+    class Interrupted(GradientHooks):
+        def __setattr__(self, name: str, value: Any) -> None:
+            super().__setattr__(name, value)
+            if name == "_latest" and value is not None and value[0] is not other:
+                self._measured_on_the_way([other], "of the other device")
+
+    hooks = Interrupted(OpenCalls(), {}, exponents=False)
+    measured = hooks._measured_on_the_way([torch.ones(3)], "of this device")
+    assert isinstance(measured, TensorStats)
+    assert measured.mean_abs == 1.0
 
 
 def test_a_model_of_two_thousand_layers_is_recorded() -> None:
@@ -141,3 +160,35 @@ def test_a_recorder_does_not_keep_the_model_alive() -> None:
     gc.collect()
     assert reference() is None
     assert len(recording) > 0
+
+
+def test_a_loop_over_the_steps_of_an_input_does_not_keep_a_gradient_for_each() -> None:
+    alive: list[weakref.ref[Tensor]] = []
+    most_alive: list[int] = []
+
+    class Note(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: Tensor) -> Tensor:
+            return x * 1
+
+        @staticmethod
+        def backward(ctx: Any, gradient: Tensor) -> Tensor:
+            sent = gradient * 2
+            alive.append(weakref.ref(sent))
+            most_alive.append(sum(reference() is not None for reference in alive))
+            return sent
+
+    class Loop(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.stack([torch.tanh(Note.apply(x)) for _ in range(200)]).sum(0)
+
+    model = nn.Sequential(nn.Linear(4, 4), Loop(), nn.Linear(4, 2))
+    inputs = batch()
+    with record(model) as recorder:
+        model(inputs).sum().backward()
+    assert max(most_alive) < 20
+    own = recorder.recording.signal("input_gradient", 2)
+    whole = recorder.recording.signal("activation_gradient", 1)
+    assert own is not None
+    assert whole is not None
+    assert own.norm == pytest.approx(whole.norm, rel=1e-6)

@@ -28,7 +28,8 @@ class WaterfallStep:
         module: path of the module it ran in; "" for the model itself and for the loss.
         decades: log10 of norm(gradient after it) / norm(gradient before it), in the gradient's direction.
         line: of the user's code, where lines were recorded.
-        branch_share: of a block with a shortcut, norm(what came through the branch) / norm(what arrives at the block).
+        branch_share: of a block with a shortcut, norm(what came through the branch) / norm(what arrives at the block); nan where
+            nothing arrives.
         shortcut_share: the same of what came through the shortcut.
         operations: indices of the recording's operations between the two places, in execution order; none without operations.
     """
@@ -177,7 +178,8 @@ def _of_model(
         shares = flow.passes_unchanged(step, passing)
         if shares is not None and cause is not Cause.ACTIVATION:
             cause = Cause.SHORTCUT
-            branch_share, shortcut_share = (share / start.gradient_norm for share in shares)
+            whole = start.gradient_norm or math.nan  # no gradient has no shares
+            branch_share, shortcut_share = (share / whole for share in shares)
     elif around >= 0 and not recording.children(around) and flow.num_operations_in(around) == 1:
         name = recording.calls[around].module_type  # which is what stands in the user's code
         cause = cause_of(name) if cause is Cause.OTHER else cause

@@ -63,10 +63,10 @@ class GradientHooks:
         """
         if len(gradients) > 1:
             return self.measured(gradients, owner)
-        gradient = gradients[0]
-        if self._latest is None or self._latest[0] is not gradient or self._latest[1] != gradient._version:
-            self._latest = (gradient, gradient._version, self.measured(gradients, owner))
-        return self._latest[2]
+        gradient, latest = gradients[0], self._latest  # read once: autograd runs a thread for each device
+        if latest is None or latest[0] is not gradient or latest[1] != gradient._version:
+            latest = self._latest = (gradient, gradient._version, self.measured(gradients, owner))
+        return latest[2]
 
     def hook_gradient(self, tensor: Tensor, receive: Any) -> None:
         """Calls `receive(gradient)` whenever the gradient of this tensor, complete, flows on in a backward pass."""

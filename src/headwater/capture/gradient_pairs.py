@@ -246,7 +246,7 @@ def _cotangent(output: Any, num_samples: int, seed: int) -> tuple[Tensor, Tensor
             signs = 1.0 - 2.0 * (torch.arange(num_samples, device=tensor.device) % 2)
             sent = row * signs.to(tensor.dtype).reshape(-1, *[1] * row.dim())
             return tensor, sent, signs.double()
-    raise CannotTellApartError("the model returns no tensor with a row for each sample")
+    raise CannotTellApartError("the model returns no tensor of real numbers with a row for each sample")
 
 
 def _cosines(a: Tensor, b: Tensor) -> Tensor:

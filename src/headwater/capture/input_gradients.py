@@ -8,8 +8,9 @@ to the node that made x.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
-from functools import partial
+from functools import partial, reduce
 
+import torch
 from torch import Tensor
 from torch.autograd.graph import Node
 from torch.utils.hooks import RemovableHandle
@@ -20,6 +21,8 @@ Edge = tuple[Node, int]  # a node and the number of one of its inputs (boundary)
 Exit = tuple[Edge, Edge]  # from an input of a node made during the call to the output of one that was not
 
 LEAF = (1 << 64) - 1  # sequence number of every node that adds to a leaf's gradient
+# A loop that reads x[:, t] at each of T steps sends back T gradients of x's size; autograd adds them up as they come.
+_MOST_HELD = 8
 
 
 def boundary_edges(
@@ -72,7 +75,7 @@ def boundary_edges(
 
 
 class InputGradient:
-    """Collects what arrives over the edges, and passes it on when all of it is there.
+    """Collects what arrives over the edges, a few tensors at a time, and passes it on when all of it is there.
 
     Args:
         edges: of one source, from `boundary_edges`.
@@ -108,5 +111,12 @@ class InputGradient:
         gradient = gradients[position]
         if gradient is not None:
             self._gradients.append(gradient)
+            if len(self._gradients) > _MOST_HELD:
+                self._add_up()
         if len(self._arrived) == self._num_edges:
             self.flush()
+
+    def _add_up(self) -> None:
+        """In a tensor of its own: the gradients are the user's. Not of sparse ones, which are small, and may not add up."""
+        if all(gradient.layout is torch.strided for gradient in self._gradients):
+            self._gradients = [reduce(torch.add, (gradient.detach() for gradient in self._gradients))]

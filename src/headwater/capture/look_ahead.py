@@ -115,6 +115,8 @@ def _gradients(model: nn.Module, problem: Problem, seed: int, scale_exponent: in
 @torch.no_grad()
 def _stepped(values: Tensor, gradient: Tensor) -> Tensor:
     """A thousandth of the values' RMS (of 1, where they are all zero) along the gradient."""
+    if not values.numel():
+        return values
     gradient = gradient.to_dense() if gradient.layout is not torch.strided else gradient
     direction = gradient / gradient.abs().max().clamp_min(torch.finfo(gradient.dtype).tiny)
     size = values.abs().square().mean().sqrt()

@@ -56,7 +56,7 @@ class NonFiniteSearch(TorchFunctionMode):
         if all(tensor.isfinite().all() for tensor in values):
             return
         running = self._running()
-        frame = sys._getframe(2)  # behind `unseen` and `__torch_function__`
+        frame = sys._getframe(3)  # behind this one are `unseen` and `__torch_function__`, which are Headwater's own
         culprit = Culprit(running[-1] if running else None, func, *calling_line(frame))
         if any(tensor.isnan().any() for tensor in values):
             self.first_nan = culprit

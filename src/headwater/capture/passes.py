@@ -69,12 +69,18 @@ def loss_of(problem: Problem, output: Any) -> Tensor | None:
     """The scalar to differentiate; None where random cotangents shall be used.
 
     Raises:
-        ProblemError: the loss failed, or is no scalar that depends on a parameter.
+        ProblemError: the loss failed, or is no real scalar that depends on a parameter; or the output is empty.
 
     >>> layer = nn.Linear(1, 1)
     >>> loss_of(Problem(layer, torch.ones(1)), layer(torch.ones(1))) is None
     True
     """
+    outputs = named_tensors(output)
+    if outputs and not any(tensor.numel() for _, tensor in outputs):
+        raise ProblemError(
+            f"the model's output ({type(output).__name__}) is empty, as that of a batch without samples is, so there is no "
+            "gradient to follow; pass at least one sample"
+        )
     if problem.loss is not None:
         targets = () if problem.targets is None else (problem.targets,)
         loss = called("the loss failed on the model's output", problem.loss, output, *targets)
@@ -94,6 +100,8 @@ def loss_of(problem: Problem, output: Any) -> Tensor | None:
             f"expected {where} to be a scalar, got shape {tuple(loss.shape)}; "
             "reduce it, for example with .mean() or reduction='mean'"
         )
+    if loss.is_complex():
+        raise ProblemError(f"expected {where} to be a real number, got {loss.dtype}; take its .real or .abs()")
     if not loss.requires_grad:
         raise ProblemError(
             f"{where} does not depend on any parameter through autograd: look for detach(), torch.no_grad(), "

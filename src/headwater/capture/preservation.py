@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from operator import is_
 from typing import Any
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from headwater.capture import torch_internals
 from headwater.capture.saved_values import SavedValues
 
-_CONTAINERS = (dict, list, set)
+_CONTAINERS = (dict, list, set)  # that can be changed
 
 
 @contextmanager
@@ -23,15 +23,17 @@ def preserved(*models: nn.Module) -> Iterator[None]:
     """Inside, the models may run and be differentiated; afterwards nothing of them has changed, also on an exception.
 
     Kept: values of parameters and buffers, `.grad` (the same tensors), training flags and all other attributes
-    of every module (dicts, lists and sets in them too), and the random states of torch on every device, `random` and
+    of every module (dicts, lists, sets and tuples in them too, and the tensors in those), and the random states of torch on every device, `random` and
     numpy. The users' post-accumulate hooks do not run inside: an optimiser that steps in them would train the model.
     Costs one copy of the parameters and buffers.
     """
     with ExitStack() as stack:
         stack.enter_context(_random_states_preserved())
         modules = list(dict.fromkeys(module for model in models for module in model.modules()))
-        stack.enter_context(_attributes_preserved(modules))
-        stack.enter_context(_values_preserved(modules))
+        attributes = [list(vars(module).values()) for module in modules]
+        containers = _containers(attributes)
+        stack.enter_context(_attributes_preserved(modules, containers))
+        stack.enter_context(_values_preserved([*attributes, *map(_values, containers)]))
         parameters = list(
             dict.fromkeys(parameter for module in modules for parameter in module.parameters(recurse=False))
         )
@@ -57,7 +59,7 @@ def gradients_preserved(leaves: Sequence[Tensor]) -> Iterator[None]:
 def _random_states_preserved() -> Iterator[None]:
     python_state, numpy_state = random.getstate(), np.random.get_state()
     cuda_devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []
-    with torch.random.fork_rng(devices=cuda_devices):
+    with torch.random.fork_rng(devices=cuda_devices), torch_internals.waiting_seeds_preserved():
         try:
             yield
         finally:
@@ -66,25 +68,19 @@ def _random_states_preserved() -> Iterator[None]:
 
 
 @contextmanager
-def _values_preserved(modules: list[nn.Module]) -> Iterator[None]:
-    saved = SavedValues(dict.fromkeys(tensor for module in modules for tensor in _tensors_of(module)))
+def _values_preserved(held: Iterable[Iterable[Any]]) -> Iterator[None]:
+    """Of parameters and buffers, and of what else is held, at any level: masks, statistics and caches that are no buffers."""
+    saved = SavedValues(dict.fromkeys(value for values in held for value in values if isinstance(value, Tensor)))
     try:
         yield
     finally:
         saved.put_back()
 
 
-def _tensors_of(module: nn.Module) -> Iterator[Tensor]:
-    """Parameters, buffers, and tensors held as ordinary attributes (masks, statistics that are no buffers)."""
-    yield from module.parameters(recurse=False)
-    yield from module.buffers(recurse=False)
-    yield from (value for value in vars(module).values() if isinstance(value, Tensor))
-
-
 @contextmanager
-def _attributes_preserved(modules: list[nn.Module]) -> Iterator[None]:
+def _attributes_preserved(modules: list[nn.Module], containers: list[Any]) -> Iterator[None]:
     saved = [dict(vars(module)) for module in modules]
-    containers = _containers([attributes.values() for attributes in saved])
+    containers = [container for container in containers if isinstance(container, _CONTAINERS)]
     empty = [container for container in containers if not container]  # most are: the hooks of most modules
     filled = [(container, _contents(container)) for container in containers if container]
     try:
@@ -100,16 +96,20 @@ def _attributes_preserved(modules: list[nn.Module]) -> Iterator[None]:
 
 
 def _containers(nested: list[Any]) -> list[Any]:
-    """The dicts, lists and sets in a list, at any level, each once."""
+    """The dicts, lists, sets and tuples in a list, at any level, each once."""
     found: dict[int, Any] = {}
     unread = list(nested)
     while unread:
         for value in unread.pop():
-            if isinstance(value, _CONTAINERS) and id(value) not in found:
+            if isinstance(value, (*_CONTAINERS, tuple)) and id(value) not in found:
                 found[id(value)] = value
                 if value:
-                    unread.append(value.values() if isinstance(value, dict) else value)
+                    unread.append(_values(value))
     return list(found.values())
+
+
+def _values(container: Any) -> Iterable[Any]:
+    return container.values() if isinstance(container, dict) else container
 
 
 def _put_back(current: dict[str, Any], before: dict[str, Any]) -> None:

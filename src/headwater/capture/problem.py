@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +27,7 @@ class Problem:
         optimizer: the optimiser that will train the model.
 
     Raises:
-        ProblemError: the model is no module or has nothing to train, or an argument has the wrong type.
+        ProblemError: the model is no module or has nothing to train, or an argument has the wrong type (an iterator among the inputs too).
     """
 
     model: nn.Module
@@ -50,6 +50,11 @@ class Problem:
                 f"every parameter of {type(self.model).__name__} is frozen; "
                 "call requires_grad_(True) on those that shall be trained"
             )
+        if any(isinstance(value, Iterator) for value in (self.inputs, *_values(self.inputs), self.targets)):
+            raise ProblemError(
+                "expected inputs and targets that can be read again, for a diagnosis runs several passes, got an iterator; "
+                "pass what it yields: list(iterator), or next(iterator) for one batch of a loader"
+            )
         if self.loss is not None and not callable(self.loss):
             raise ProblemError(f"expected the loss to be callable: loss(output, targets), got {_described(self.loss)}")
         if self.loss is None and self.targets is not None:
@@ -58,6 +63,12 @@ class Problem:
             raise ProblemError(
                 f"expected the optimizer to be a torch.optim.Optimizer, got {_described(self.optimizer)}"
             )
+
+
+def _values(inputs: Any) -> Iterable[Any]:
+    if isinstance(inputs, Mapping):
+        return inputs.values()
+    return inputs if isinstance(inputs, tuple | list) else ()
 
 
 def _described(value: Any) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import os
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -74,15 +74,16 @@ class SavedValues:
     def put_back(self) -> None:
         """Gives a tensor that has other values now its own again; only to such, for it moves the version on.
 
-        In plain CPU memory bits are compared: 0.0 is not -0.0, and NaN is what it was. Elsewhere values are.
+        In plain CPU memory bits are compared: 0.0 is not -0.0, and NaN is what it was. Elsewhere values are. What was resized, or
+        given other data, gets its own shape again.
         """
         for place in self._places:
             # Batch normalisation changes its statistics without moving their version on.
             if place.tensor._version != place.version or not self._has_same_bits(place):
-                place.tensor.copy_(self._copy_at(place))
+                _give(place.tensor, self._copy_at(place))
         for tensor, version, values in self._others:
-            if tensor._version != version or not torch.equal(tensor, values):
-                tensor.copy_(values)
+            if tensor._version != version or not _are_equal(tensor, values):
+                _give(tensor, values)
 
     def _has_same_bits(self, place: _Place) -> bool:
         tensor = place.tensor
@@ -102,9 +103,30 @@ def _is_in_plain_memory(tensor: Tensor) -> bool:
     return (
         type(tensor) in _PLAIN_TYPES
         and tensor.is_cpu
+        and not tensor.is_nested
         and tensor.layout is torch.strided
         and tensor.is_contiguous()
         and not (tensor.is_neg() or tensor.is_conj() or tensor.is_quantized)
         and not torch_internals.is_functorch_wrapper(tensor)
         and tensor.data_ptr() != 0
     )
+
+
+def _form(tensor: Tensor) -> tuple[Any, ...]:
+    return (None if tensor.is_nested else tensor.shape, tensor.dtype, tensor.device)
+
+
+def _give(tensor: Tensor, values: Tensor) -> None:
+    if _form(tensor) == _form(values):
+        tensor.copy_(values)
+    else:
+        tensor.data = values.clone()
+
+
+def _are_equal(tensor: Tensor, values: Tensor) -> bool:
+    if _form(tensor) != _form(values):
+        return False
+    try:
+        return torch.equal(tensor, values)
+    except Exception:  # noqa: BLE001 - torch compares no sparse, nested or meta tensors: their version tells
+        return True

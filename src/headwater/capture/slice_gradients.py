@@ -45,10 +45,12 @@ def slice_gradients(
         scale_exponent: the loss is multiplied by 2 to this power, and what is returned divided by it.
 
     Raises:
-        CannotTellApartError: there are fewer than two samples, no loss, or the slices' gradients do not make up the batch's.
+        CannotTellApartError: there are fewer than two samples, no loss, no real parameters, or the slices' gradients do not make up the batch's.
     """
     cutting = Cutting.of(problem, most)
     parameters = _parameters(model)
+    if not parameters:
+        raise CannotTellApartError("no parameter that trains is a plain tensor of real numbers")
     num_held = cutting.number * sum(parameter.numel() for parameter in parameters.values())
     before = reseeded(seed)
     sums = None

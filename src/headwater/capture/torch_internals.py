@@ -201,6 +201,19 @@ def without_optimizer_hooks() -> Iterator[None]:
             registry.update(hooks)
 
 
+@contextmanager
+def waiting_seeds_preserved() -> Iterator[None]:
+    """Inside, `torch.manual_seed` may leave a seed for a device that nobody has used yet; afterwards the user's waits there."""
+    kinds: list[Any] = [torch.cuda, getattr(torch, "xpu", None)]
+    waiting = [vars(kind._lazy_seed_tracker) for kind in kinds if hasattr(kind, "_lazy_seed_tracker")]
+    saved = [dict(attributes) for attributes in waiting]
+    try:
+        yield
+    finally:
+        for attributes, before in zip(waiting, saved, strict=True):
+            attributes.update(before)
+
+
 def next_sequence_number() -> int:
     """The number that autograd gives the next node made in this thread."""
     return torch._C._autograd._get_sequence_nr()  # pyright: ignore[reportAttributeAccessIssue]
