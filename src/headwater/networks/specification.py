@@ -32,7 +32,7 @@ _CHOICES = {
     "shortcut": SHORTCUTS,
     "norm_position": NORM_POSITIONS,
 }
-_COUNTS = ("depth", "width", "num_inputs", "num_outputs")
+COUNTS = ("depth", "width", "num_inputs", "num_outputs")
 _VARIANCES = ("weight_variance", "bias_variance")
 # Initialisations that are about the branches of shortcuts.
 _OF_BRANCHES = ("fixup", "rezero", "deepnorm")
@@ -94,7 +94,7 @@ class NetworkSpec:
         for name, choices in _CHOICES.items():
             _check_choice(name, getattr(self, name), choices)
         # Python's own numbers, and variances as floats, so that equal specifications have one line, and one seed in a sweep.
-        for name in _COUNTS:
+        for name in COUNTS:
             object.__setattr__(self, name, _count(name, getattr(self, name)))
         for name in _VARIANCES:
             object.__setattr__(self, name, _variance(name, getattr(self, name)))
