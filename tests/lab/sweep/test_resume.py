@@ -17,6 +17,7 @@ from torch import nn
 import headwater as hw
 from headwater.lab.sweep import Grid, GridError, SweepError, SweepWarning
 from headwater.lab.sweep.data_set import JOURNAL
+from headwater.lab.sweep.heat_map import heat_map_data
 from headwater.lab.sweep.journal import read_journal
 from headwater.lab.sweep.parts import part_paths
 from headwater.lab.sweep.run import Plan, run
@@ -93,6 +94,21 @@ def test_the_same_call_measures_nothing_twice_and_a_larger_grid_only_what_is_new
     assert len(larger) == 8
     assert part_paths(tmp_path / "out")[:-1] == parts
     assert hw.sweep({**GRID, "depth": [2, 3, 4, 5]}, **OPTIONS).table() == larger.table()
+
+
+def test_cells_of_runs_with_another_base_are_lines_of_their_own_in_every_fit(tmp_path):
+    alone = {}
+    for activation in ("relu", "tanh"):
+        base = {"width": 8, "activation": activation}
+        options = dict(base=base, seeds=6, findings=False, executor="serial", progress=False)
+        alone[activation] = hw.sweep({"depth": [2, 4, 8]}, **options).depth_scales().rows()[0]
+        result = hw.sweep({"depth": [2, 4, 8]}, output=tmp_path, **options)
+    for row in result.depth_scales().rows():
+        expected = alone[row.pop("activation")]
+        assert row == expected
+    assert [row["activation"] for row in result.trainable_depth().rows()] == ["relu", "tanh"]
+    with pytest.raises(SweepError, match="shows one value of 'activation'"):
+        heat_map_data(result, x="width")
 
 
 def test_a_damaged_part_is_named_and_its_cells_run_again(tmp_path):
