@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import click
 import pytest
@@ -94,6 +95,23 @@ def test_an_error_without_a_cause_does_not_offer_a_traceback(capsys, monkeypatch
 def test_ctrl_c_in_a_process_ends_with_130(folder):
     done = run("diagnose", "factories.py:interrupted", cwd=folder)
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "headwater: interrupted\n")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_a_full_disk_behind_the_output_is_one_sentence(folder):
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "headwater.cli", "env"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            cwd=folder,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == ExitCode.USAGE_ERROR
+    assert done.stderr == (
+        "headwater: cannot write the output: No space left on device; free space, or send it elsewhere\n"
+    )
 
 
 def test_a_closed_pipe_is_quiet(folder):

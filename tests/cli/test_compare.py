@@ -88,6 +88,8 @@ def test_factories_are_compared_on_the_data_of_the_first_problem(nets, capsys):
     assert code == ExitCode.HEALTHY
     assert "building" in err
     assert [variant["name"] for variant in data["variants"]] == ["relu", "problem"]
+    descriptions = [variant["description"].rpartition(".")[2] for variant in data["variants"]]
+    assert descriptions == ["relu", "problem"]
     assert data["cotangent"] == "loss"
 
 

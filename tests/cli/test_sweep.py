@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -80,11 +81,13 @@ def test_options_win_over_the_file(capsys):
 
 
 def test_failed_cells_are_named(capsys):
-    assert main(["sweep", "experiment.toml", "--set", "initialisation=lsuv,lecun"]) == 0
+    with Path("experiment.toml").open("a") as file:
+        file.write('[data]\nkind = "digits"\n')
+    assert main(["sweep", "experiment.toml", "--set", "num_inputs=64,16", "--set", "num_outputs=10"]) == 0
     output = capsys.readouterr().out
     assert output.startswith("4 of 8 cells done")
     assert (
-        "failed: mlp depth=4 width=8 activation=tanh initialisation=lsuv weight_variance=1.0: SpecificationError: "
+        "failed: mlp depth=4 width=8 activation=tanh num_outputs=10 weight_variance=1.0: ValueError: the digits"
         in output
     )
 
@@ -96,6 +99,17 @@ def test_failed_cells_are_named(capsys):
         (
             ["sweep", "experiment.toml", "--set", "activation=tanh,rellu"],
             "there is no network in the grid with activation = 'rellu'",
+        ),
+        (
+            ["sweep", "experiment.toml", "--set", "initialisation=lsuv,lecun"],
+            "there is no network in the grid with initialisation = 'lsuv': initialisation 'lsuv' finds the variances of weights",
+        ),
+        (
+            [
+                *("sweep", "experiment.toml", "--set", "weight_variance=1", "--set", "initialisation=lsuv"),
+                "--skip-impossible",
+            ],
+            "there is no network in the grid: initialisation 'lsuv'",
         ),
         (["sweep", "experiment.toml", "--set", "depth"], "expected --set NAME=VALUES"),
         (

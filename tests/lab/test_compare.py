@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import multiprocessing
 import random
+import sys
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from functools import partial
 
@@ -387,6 +388,26 @@ def test_theory_stands_beside_the_measurement_where_it_is_known():
     assert found.profile["odd"].expected_decades == ()
 
 
+class _Scaled(nn.Module):
+    """Two layers and a number that their output is multiplied by."""
+
+    def __init__(self, scale):
+        super().__init__()
+        self.first, self.last, self.scale = nn.Linear(6, 6), nn.Linear(6, 2), scale
+
+    def forward(self, x):
+        return self.last(self.first(x)) * self.scale
+
+
+def test_a_first_seed_whose_gradient_is_not_finite_is_counted_as_any_other():
+    def make():
+        return _Scaled(math.nan if torch.initial_seed() == 5 else 1.0)
+
+    for seeds in ([5, *range(8, 15)], [*range(8, 15), 5]):
+        gain = hw.compare({"mlp": partial(mlp, 1), "nan": make}, inputs(), seeds=seeds).ratios["nan"].layers[0].gain
+        assert (gain.num_pairs, gain.num_undefined) == (7, 1)
+
+
 SAME = mlp(2)
 
 
@@ -394,6 +415,11 @@ SAME = mlp(2)
     ("variants", "message"),
     [
         ({"a": partial(mlp, 2)}, "expected two variants or more"),
+        ({"a": partial(mlp, 2), "b": sys.exit}, "variant 'b', seed 0: the factory failed: SystemExit"),
+        (
+            {"a": partial(mlp, 2), "b": partial(_Scaled, math.nan)},
+            "variant 'b': its gradient is not finite under any of the 2 seeds",
+        ),
         ({"a": mlp(2), "b": mlp(2)}, "each seed needs a new one"),
         ({"a": partial(mlp, 2), "b": 3}, "expected variant 'b' to be a function"),
         (
@@ -424,6 +450,8 @@ def test_variants_that_cannot_be_compared_are_refused_in_one_sentence(variants, 
         ({"seeds": [1, 1]}, "expected each seed once"),
         ({"seeds": "12"}, "expected seeds to be how many"),
         ({"seeds": 2.5}, "expected seeds to be how many"),
+        ({"seeds": [2**64]}, "expected seeds from -2.63 to 2.64 - 1"),
+        ({"executor": "loky"}, "expected executor to be a concurrent.futures.Executor, got 'loky'"),
         ({"train": -1}, "expected train to be a whole number from 1"),
         ({"batch_size": 4}, "say for how many steps with train="),
         ({"train": 3, "batch_size": 0}, "expected batch_size to be a whole number from 1"),

@@ -59,8 +59,6 @@ def specifications(family, **fixed):
 
 
 def check_forward_and_backward(spec):
-    if spec.initialisation == "critical" and spec.activation == "softplus":
-        return
     model = build(spec, 5, dtype=torch.float64)
     output = model(inputs_of(spec))
     assert output.shape == (NUM_SAMPLES, 2), spec
@@ -85,7 +83,7 @@ def test_every_network_of_a_family_runs_forward_and_backward(family):
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_every_activation_runs_in_every_family(family, activation):
-    for initialisation in ("default", "critical", "lsuv"):
+    for initialisation in ("default", "lsuv", *(("critical",) if activation != "softplus" else ())):
         fields = dict(activation=activation, initialisation=initialisation, num_inputs=3, num_outputs=2)
         check_forward_and_backward(NetworkSpec(family=family, **SIZES[family], **fields))
 

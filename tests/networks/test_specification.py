@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -61,6 +62,11 @@ def test_a_specification_is_read_back_from_its_line_and_from_toml(spec):
         ("lstm shortcut=identity", ["recurrent", "identity"]),
         ("transformer normalisation=batch", ["transformer", "batch"]),
         ("conv depth=18 shortcut=dense", ["mlps only", "conv"]),
+        ("mlp activation=softplus initialisation=critical", ["softplus has no critical point"]),
+        ("gru activation=softplus initialisation=critical weight_variance=1", ["softplus has no critical point"]),
+        ("mlp initialisation=lsuv weight_variance=2", ["lsuv", "weight_variance=2"]),
+        ("mlp depth=3 depth=4", ["second 'depth'"]),
+        ("mlp family=conv", ["second 'family'"]),
     ],
 )
 def test_what_does_not_exist_is_refused_in_one_sentence(line, words):
@@ -68,6 +74,18 @@ def test_what_does_not_exist_is_refused_in_one_sentence(line, words):
         NetworkSpec.parse(line)
     assert "\n" not in str(error.value)
     assert all(word in str(error.value) for word in words)
+
+
+def test_equal_specifications_have_one_line_whatever_numbers_they_were_given():
+    given = NetworkSpec(depth=np.int64(3), weight_variance=1, bias_variance=-0.0)
+    assert str(given) == "mlp depth=3 width=64 weight_variance=1.0 bias_variance=0.0"
+    assert str(NetworkSpec.parse("mlp depth=3 weight_variance=1 bias_variance=0")) == str(given)
+
+
+@pytest.mark.parametrize("number", [1.5, np.float64(1.5), np.float32(1.5)])
+def test_numbers_of_numpy_are_read_back_from_toml(number):
+    spec = NetworkSpec(weight_variance=number)
+    assert NetworkSpec.from_toml(spec.to_toml()) == spec
 
 
 def test_toml_that_is_none_is_refused_in_one_sentence():

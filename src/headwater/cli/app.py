@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import traceback
@@ -80,14 +81,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         _discard_output()
         return ExitCode.BROKEN_PIPE
+    except OSError as error:
+        if not _is_of_output(error):
+            return _bug(error)
+        _discard_output()
+        return _fail(f"cannot write the output: {error.strerror}; free space, or send it elsewhere")
     except (KeyboardInterrupt, click.Abort):
         sys.stderr.write("headwater: interrupted\n")
         return ExitCode.INTERRUPTED
     except Exception as error:  # noqa: BLE001  # whatever it is: exit code 1 would say that the model has findings
-        traceback.print_exception(error)
-        _fail(f"this is a bug in headwater, please report it: {described(error)}")
-        return ExitCode.BUG
+        return _bug(error)
     return code
+
+
+def _is_of_output(error: OSError) -> bool:
+    """Whether it is the full disk behind standard output: files that commands write say so themselves, by their names."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO) and error.filename is None
+
+
+def _bug(error: Exception) -> int:
+    traceback.print_exception(error)
+    _fail(f"this is a bug in headwater, please report it: {described(error)}")
+    return ExitCode.BUG
 
 
 def _run(argv: list[str], settings: Settings) -> int:

@@ -41,6 +41,11 @@ class TargetFactory:
 
     factory: Callable[[], Any]
 
+    @property
+    def __wrapped__(self) -> Callable[[], Any]:
+        """The user's function, by whose name the variant is described."""
+        return self.factory
+
     def __call__(self) -> nn.Module:
         """A new network."""
         from headwater.capture import Problem

@@ -44,7 +44,7 @@ def _depths(result: SweepResult) -> str:
     from rich.table import Table
 
     rows = result.trainable_depth().rows()
-    names = [name for name in rows[0] if name in result.axes]
+    names = [name for name in rows[0] if name in result.parameters]
     by = "networks have learned" if rows[0]["judged_by"] == "training" else "the gradient stays within 1.3 decades"
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in names:

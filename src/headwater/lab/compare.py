@@ -26,6 +26,7 @@ from headwater.lab.variants import NetworkSource, Variant, variants_of
 from headwater.networks import NetworkSpec
 
 NUM_SEEDS = 64
+_LEAST_SEED, _GREATEST_SEED = -(2**63), 2**64 - 1
 
 
 def compare(
@@ -77,6 +78,7 @@ def compare(
     """
     found = variants_of(variants)
     numbers = _seeds(seeds)
+    _check_executor(executor)
     training = _training(train, optimizer, batch_size, held_out)
     data = Batch(inputs, targets)
     tasks = [SeedTask(found, data, loss, training, seed, torch.get_default_dtype()) for seed in numbers]
@@ -102,7 +104,15 @@ def _seeds(seeds: int | Iterable[int]) -> tuple[int, ...]:
         raise ProblemError(f"expected one seed or more, got {seeds!r}")
     if len(set(numbers)) < len(numbers):
         raise ProblemError("expected each seed once: the same one again is no more evidence")
+    far = [number for number in numbers if not _LEAST_SEED <= number <= _GREATEST_SEED]
+    if far:
+        raise ProblemError(f"expected seeds from -2^63 to 2^64 - 1, as torch's generators take them, got {far[0]}")
     return numbers
+
+
+def _check_executor(executor: object) -> None:
+    if executor is not None and not callable(getattr(executor, "submit", None)):
+        raise ProblemError(f"expected executor to be a concurrent.futures.Executor, got {executor!r}")
 
 
 def _training(
@@ -143,6 +153,11 @@ def _unpicklable(error: Exception) -> ProblemError:
 
 def _compared(variant: Variant, look: FirstLook, rows: Sequence[SeedResult]) -> ComparedVariant:
     curves = [row.curve for row in rows if row.curve is not None]
+    if not any(row.measured.layers for row in rows):
+        raise ProblemError(
+            f"variant '{variant.name}': its gradient is not finite under any of the {len(rows)} seeds, so there is nothing to "
+            "compare; headwater.diagnose of one network says where it becomes so"
+        )
     return ComparedVariant(
         name=variant.name,
         description=variant.description,

@@ -22,6 +22,7 @@ from headwater.lab.learning_curve import LearningCurve
 from headwater.lab.pass_measurement import PassMeasurement, pass_measurement
 from headwater.lab.training import NO_LOSS, Batch, Training, described, made_optimizer, trained
 from headwater.lab.variants import Variant
+from headwater.recording import Recording, SignalKind
 
 # Random generators belong to the process: threads of an executor take turns.
 _ONE_AT_A_TIME = RLock()
@@ -119,7 +120,7 @@ def _look(task: SeedTask, variant: Variant) -> FirstLook:
         )
     reseeded(task.seed)
     recording = observe(_problem(model, task), seed=task.seed, samples=0)
-    if not pass_measurement(recording).layers:
+    if not pass_measurement(recording).layers and not _is_not_finite(recording):  # under another seed it may be finite
         raise ProblemError("no layer with a weight matrix got a gradient, so there is nothing to compare")
     num_parameters = sum(math.prod(parameter.shape) for parameter in recording.parameters if parameter.requires_grad)
     cotangent = recording.context.cotangent
@@ -129,6 +130,10 @@ def _look(task: SeedTask, variant: Variant) -> FirstLook:
         raise ProblemError(NO_LOSS)  # now, and not after minutes
     optimizer = described(made_optimizer(task.training, model))
     return FirstLook(num_parameters, expected_rate(recording), cotangent, optimizer)
+
+
+def _is_not_finite(recording: Recording) -> bool:
+    return any(signal.stats.nonfinite_count for signal in recording.select(SignalKind.WEIGHT_GRADIENT))
 
 
 def _problem(model: nn.Module, task: SeedTask) -> Problem:

@@ -44,7 +44,7 @@ class Variant:
         reseeded(seed)
         try:
             made = _built(self.source, seed) if isinstance(self.source, NetworkSpec) else self.source()
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # sys.exit() in a training script, too, must not end us without a word
             message = (str(error).strip().splitlines() or ["no message"])[0]
             raise ProblemError(f"the factory failed: {type(error).__name__}: {message}") from error
         if isinstance(made, Problem):
@@ -99,6 +99,7 @@ def _name_of(factory: Callable[..., Any]) -> str:
             f"{key}={value!r}" for key, value in factory.keywords.items()
         ]
         return f"{_name_of(factory.func)}({', '.join(given)})"
+    factory = getattr(factory, "__wrapped__", factory)  # what it stands for
     name = getattr(factory, "__qualname__", type(factory).__qualname__)
     return f"{getattr(factory, '__module__', '')}.{name}"
 

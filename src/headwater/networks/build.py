@@ -21,9 +21,6 @@ def build(spec: NetworkSpec, seed: int = 0, *, dtype: torch.dtype = torch.float3
         seed: of its initial parameters.
         dtype: of its parameters.
 
-    Raises:
-        SpecificationError: there is no such initialisation for this activation.
-
     >>> model = build(NetworkSpec(depth=2, width=8, shortcut="identity"), seed=1)
     >>> model(torch.zeros(5, 16)).shape
     torch.Size([5, 4])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 
-from headwater.networks.specification import SpecificationError
+from headwater.networks.specification import NO_CRITICAL_POINT, SpecificationError
 from headwater.theory import activations
 from headwater.theory.activations import Activation
 from headwater.theory.mean_field import Initialisation, chi, critical_initialisation, variance_map
@@ -55,10 +55,7 @@ def critical_point(name: str) -> Initialisation:
     """
     activation = theory_activation(name)
     if name == "softplus":
-        raise SpecificationError(
-            "softplus has no critical point, as it would need a negative bias_variance: use another activation, or give"
-            " weight_variance and bias_variance"
-        )
+        raise SpecificationError(NO_CRITICAL_POINT)
     if name in ("tanh", "erf", "hardtanh", "elu"):
         return Initialisation(round(1.0 / chi(activation, _UNIT, 0.0), 12))
     if name in ("gelu", "gelu_tanh", "silu"):

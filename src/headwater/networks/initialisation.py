@@ -15,7 +15,7 @@ from headwater.networks.families import empty_network, weight_layers
 from headwater.networks.layer_plan import LayerPlan, Role
 from headwater.networks.lsuv import scale_to_unit_variance
 from headwater.networks.shortcuts import GATE_BIAS, deepnorm_beta, fixup_factor
-from headwater.networks.specification import NetworkSpec, SpecificationError
+from headwater.networks.specification import NetworkSpec
 from headwater.networks.variates import standard_variates
 
 _LEAKY_SLOPE = 0.01  # nn.LeakyReLU's
@@ -34,9 +34,6 @@ def initial_parameters(
         spec: of the networks.
         seeds: any whole numbers.
         dtype: of the parameters; variates are drawn in float32 for all, so that a seed's network is the same in each.
-
-    Raises:
-        SpecificationError: there is no such initialisation for this activation, or LSUV got a weight_variance.
 
     >>> {name: tuple(p.shape) for name, p in initial_parameters(NetworkSpec(depth=1, width=8), range(3)).items()}
     {'layers.0.linear.weight': (3, 8, 16), 'layers.0.linear.bias': (3, 8), 'head.weight': (3, 4, 8), 'head.bias': (3, 4)}
@@ -60,7 +57,6 @@ def parameters_of(
     model: nn.Module, spec: NetworkSpec, seeds: Sequence[int], *, dtype: torch.dtype
 ) -> dict[str, torch.Tensor]:
     """`initial_parameters` by an `empty_network` that exists already, which stays as it is."""
-    _check(spec)
     drawn = _drawn(spec, list(seeds), dtype)
     parameters = {
         name: drawn[name] if name in drawn else parameter.detach().to(dtype).repeat(len(seeds), *[1] * parameter.ndim)
@@ -176,11 +172,3 @@ def _orthogonalise(matrices: torch.Tensor) -> None:
     q, r = torch.linalg.qr(F.pad(tall, padding))
     signs = torch.where(r.diagonal(dim1=1, dim2=2) < 0.0, -1.0, 1.0).to(q.dtype)
     tall.copy_(q[:, : tall.shape[1]] * signs[:, None, :])
-
-
-def _check(spec: NetworkSpec) -> None:
-    if spec.initialisation == "lsuv" and spec.weight_variance is not None:
-        raise SpecificationError(
-            f"initialisation 'lsuv' finds the variances of weights from data, got weight_variance={spec.weight_variance}:"
-            " leave it out, or use 'orthogonal'"
-        )

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 import tomllib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, fields
+from numbers import Integral, Real
 from typing import Any, Self
 
 FAMILIES = ("mlp", "conv", "transformer", "rnn", "gru", "lstm")
@@ -30,11 +32,15 @@ _CHOICES = {
     "shortcut": SHORTCUTS,
     "norm_position": NORM_POSITIONS,
 }
-_COUNTS = ("depth", "width", "num_inputs", "num_outputs")
+COUNTS = ("depth", "width", "num_inputs", "num_outputs")
 _VARIANCES = ("weight_variance", "bias_variance")
 # Initialisations that are about the branches of shortcuts.
 _OF_BRANCHES = ("fixup", "rezero", "deepnorm")
 _WITH_BRANCHES = ("identity", "scaled", "learned")
+NO_CRITICAL_POINT = (
+    "softplus has no critical point, as it would need a negative bias_variance: use another activation, or give weight_variance and "
+    "bias_variance"
+)
 
 
 class SpecificationError(ValueError):
@@ -87,11 +93,13 @@ class NetworkSpec:
     def __post_init__(self) -> None:
         for name, choices in _CHOICES.items():
             _check_choice(name, getattr(self, name), choices)
-        for name in _COUNTS:
-            _check_count(name, getattr(self, name))
+        # Python's own numbers, and variances as floats, so that equal specifications have one line, and one seed in a sweep.
+        for name in COUNTS:
+            object.__setattr__(self, name, _count(name, getattr(self, name)))
         for name in _VARIANCES:
-            _check_variance(name, getattr(self, name))
+            object.__setattr__(self, name, _variance(name, getattr(self, name)))
         self._check_combination()
+        self._check_variances()
 
     def _check_combination(self) -> None:
         if self.family == "conv" and self.depth not in CONV_DEPTHS:
@@ -110,6 +118,16 @@ class NetworkSpec:
             raise SpecificationError("a transformer has normalisation none, layer or rms here, got 'batch'")
         if self.family != "mlp" and self.shortcut in ("highway", "dense"):
             raise SpecificationError(f"shortcut '{self.shortcut}' is there for mlps only, got family '{self.family}'")
+
+    def _check_variances(self) -> None:
+        if self.initialisation == "lsuv" and self.weight_variance is not None:
+            raise SpecificationError(
+                f"initialisation 'lsuv' finds the variances of weights from data, got weight_variance={self.weight_variance}: leave "
+                "it out, or use 'orthogonal'"
+            )
+        is_given = self.weight_variance is not None and self.bias_variance is not None
+        if self.initialisation == "critical" and self.activation == "softplus" and not is_given:
+            raise SpecificationError(NO_CRITICAL_POINT)
 
     @property
     def num_blocks(self) -> int:
@@ -150,6 +168,8 @@ class NetworkSpec:
                 raise SpecificationError(
                     f"expected a family and then name=value, as in 'mlp depth=20', got {word!r} in {line!r}"
                 )
+            if name in given:
+                raise SpecificationError(f"expected each field once, got a second '{name}' in {line!r}")
             given[name] = _number(text)
         return cls.from_mapping(given)
 
@@ -211,12 +231,17 @@ def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
         raise SpecificationError(f"expected {name} to be one of {', '.join(choices)}, got {value!r}")
 
 
-def _check_count(name: str, value: object) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+def _count(name: str, value: object) -> int:
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
         raise SpecificationError(f"expected {name} to be a whole number from 1, got {value!r}")
+    return int(value)
 
 
-def _check_variance(name: str, value: object) -> None:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if value is not None and not (is_number and 0.0 <= value < math.inf):  # type: ignore[operator]
-        raise SpecificationError(f"expected {name} to be a number from 0, got {value!r}")
+def _variance(name: str, value: object) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, Real) and not isinstance(value, bool):
+        with suppress(OverflowError):  # an int may be larger than any float
+            if 0.0 <= (number := float(value)) < math.inf:
+                return abs(number)  # -0.0 is 0.0
+    raise SpecificationError(f"expected {name} to be a number from 0, got {value!r}")

@@ -243,12 +243,14 @@ def critical_weight_variance(activation: Activation, bias_variance: float) -> fl
     By bisection over the variance: on the line, sigma_b² grows with q*. Simulation of tanh has chi within 3 % of 1 there, at width 400.
 
     Raises:
-        ValueError: the line does not reach this sigma_b².
+        ValueError: the line does not reach this sigma_b², or it is none.
 
     >>> from headwater.theory.activations import TANH
     >>> round(critical_weight_variance(TANH, 0.05), 6)
     1.760955
     """
+    if not 0.0 <= bias_variance < math.inf:
+        raise ValueError(f"expected a bias variance that is a number and not negative, got {bias_variance}")
     low, high = 1e-12, 1.0
     while _bias_on_line(activation, high) < bias_variance:
         high *= 2.0

@@ -35,9 +35,13 @@ def gradient_correlation(correlation: float, num_layers: int) -> float:
         correlation: of the two inputs.
         num_layers: ReLU layers.
 
+    Raises:
+        ValueError: the correlation is not between -1 and 1, or the number of layers negative.
+
     >>> gradient_correlation(1.0, 50), round(gradient_correlation(0.0, 1), 9)
     (1.0, 0.5)
     """
+    _check(correlation, num_layers)
     product = 1.0
     for _ in range(num_layers):
         product *= shared_slope(correlation)
@@ -51,11 +55,22 @@ def gradient_correlation_with_shortcuts(correlation: float, num_blocks: int, sca
     A branch is a He layer, ReLU and a linear layer, which leaves it no mean. The features of a block are those of its input and
     of the branch together, so their correlation changes less, too. Simulation agrees within 0.04, at width 400.
 
+    Raises:
+        ValueError: the correlation is not between -1 and 1, or the number of blocks negative.
+
     >>> round(gradient_correlation(0.5, 20), 3), round(gradient_correlation_with_shortcuts(0.5, 20, scale=20**-0.5), 3)
     (0.022, 0.738)
     """
+    _check(correlation, num_blocks)
     product, weight = 1.0, scale * scale
     for _ in range(num_blocks):
         product *= (1.0 + weight * shared_slope(correlation)) / (1.0 + weight)
         correlation = (correlation + weight * relu_correlation(correlation)) / (1.0 + weight)
     return product
+
+
+def _check(correlation: float, count: int) -> None:
+    if not -1.0 <= correlation <= 1.0:
+        raise ValueError(f"expected a correlation between -1 and 1, got {correlation}")
+    if count < 0:
+        raise ValueError(f"expected a depth that is not negative, got {count}")

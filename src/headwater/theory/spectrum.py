@@ -95,9 +95,13 @@ def fuss_catalan_moment(num_layers: int, order: int) -> float:
 
     1, L + 1, (L + 1)(3 L + 2) / 2, ... (Penson & Zyczkowski 2011, arXiv 1103.3453). Simulation agrees within 15 % for k up to 3, at width 400.
 
+    Raises:
+        ValueError: there are no layers.
+
     >>> [fuss_catalan_moment(1, order) for order in range(5)]
     [1.0, 1.0, 2.0, 5.0, 14.0]
     """
+    _check_layers(num_layers)
     return math.comb((num_layers + 1) * order, order) / (num_layers * order + 1)
 
 

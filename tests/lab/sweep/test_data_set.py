@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
@@ -193,3 +195,14 @@ def test_a_full_disk_is_one_sentence_and_nothing_that_was_reported_is_lost(tmp_p
     assert num_damaged == 0
     assert filled(folder, ROWS[len(rows) :])
     assert keys_in(folder) == (KEYS, [])
+
+
+def test_a_disk_that_is_full_from_the_start_leaves_nothing_that_is_taken_for_other_files(tmp_path, monkeypatch):
+    def full(self, target):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "replace", full)
+        with pytest.raises(SweepError, match="No space left on device"):
+            filled(tmp_path, ROWS)
+    assert filled(tmp_path, ROWS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 
 import pytest
@@ -163,6 +164,22 @@ def test_an_executor_that_was_shut_down_is_one_sentence():
     executor.shutdown()
     with pytest.raises(SweepError, match="takes no tasks"):
         driven(Engine(executor, 1), grid_of(3))
+
+
+def test_what_cannot_be_pickled_is_said_and_no_worker_is_blamed():
+    lock = threading.Lock()
+
+    def measure(cell):
+        return lock and measure_number(cell)
+
+    with opened_engine("loky", 1) as engine, pytest.raises(SweepError, match="cannot be sent what they shall measure"):
+        driven(engine, grid_of(5), measure)
+
+
+@pytest.mark.parametrize("workers", [0, -1, 2.0])
+def test_a_number_of_workers_that_cannot_be_is_refused(workers):
+    with pytest.raises(SweepError, match="expected workers to be a whole number from 1"), opened_engine(None, workers):
+        pass
 
 
 def test_what_is_no_executor_is_refused():

@@ -58,6 +58,7 @@ def test_the_examples_are_experiments(name):
             r"the file has no 'engines'; it has grid, base, data, measure, engine, output",
         ),
         ("[grid]\ndepth = []", "expected values for the axis 'depth'"),
+        ("[grid]\ndepth = {from = 1, to = 2, num = inf}", r"expected the range of 'depth' in \[grid\]"),
         ("[grid]\ndepth = {from = 1}", r"expected the range of 'depth' in \[grid\]"),
         ("[grid]\ndepth = {from = 0, to = 1, num = 3, spacing = 'log'}", "or 'log' between numbers above 0"),
         ("[grid]\ndepth = {from = 0, too = 1, num = 3}", r"the range of 'depth' in \[grid\] has no 'too'"),
@@ -78,6 +79,14 @@ def test_what_is_no_experiment_is_refused_in_one_sentence(text, sentence):
     with pytest.raises(GridError, match=sentence) as refused:
         parse_experiment(text)
     assert "\n" not in str(refused.value)
+
+
+def test_a_range_of_layers_is_of_whole_numbers_and_one_of_variances_of_floats():
+    text = """[grid]
+        depth = {from = 4, to = 64, num = 5, spacing = "log"}
+        weight_variance = {from = 1, to = 3, num = 3}"""
+    axes = parse_experiment(text).axes
+    assert repr(axes) == "{'depth': [4, 8, 16, 32, 64], 'weight_variance': [1.0, 2.0, 3.0]}"
 
 
 def test_a_file_that_is_no_text_is_one_sentence(tmp_path):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -50,9 +51,12 @@ def test_impossible_combinations_are_counted_with_the_first_reason():
             {"activation": ["relu", "rellu"]},
             r"no network in the grid with activation = 'rellu': expected activation to be one of",
         ),
-        ({"depht": [3]}, r"with depht = 3: there is no field 'depht' of a network"),
         ({"depth": [0, 3]}, r"with depth = 0: expected depth to be a whole number"),
-        ({"initialisation": ["fixup"]}, r"with initialisation = 'fixup'"),
+        ({"depth": [2, 3], "initialisation": ["fixup"]}, r"^there is no network in the grid: initialisation 'fixup'"),
+        (
+            {"activation": ["tanh", "softplus"], "initialisation": ["critical"]},
+            "with activation = 'softplus': softplus has no critical point",
+        ),
     ],
 )
 def test_a_value_with_which_no_cell_exists_is_a_mistake_and_no_combination_to_skip(axes, sentence):
@@ -71,6 +75,28 @@ def test_a_value_with_which_no_cell_exists_is_a_mistake_and_no_combination_to_sk
 def test_an_axis_without_distinct_plain_values_is_refused(axes, sentence):
     with pytest.raises(GridError, match=sentence):
         Grid(axes)
+
+
+@pytest.mark.parametrize(
+    ("axes", "base", "sentence"),
+    [
+        ({"depht": [3]}, {}, "^there is no field 'depht' of a network; there are family, depth"),
+        ({"depth": [3]}, {"widht": 3}, "^there is no field 'widht' of a network"),
+        (None, {}, "expected the axes of the grid to be values by name, got None"),
+        ({"depth": [3]}, 3, "expected the base of the grid to be values by name, got 3"),
+        ({"depth": object()}, {}, "expected text and numbers on the axis 'depth'"),
+    ],
+)
+def test_a_grid_of_other_things_is_refused_before_any_cell_is_made(axes, base, sentence):
+    with pytest.raises(GridError, match=sentence):
+        Grid(axes, base)
+
+
+def test_numbers_of_numpy_make_the_same_cells_as_python_s_own():
+    ours = Grid({"depth": [2, 3], "weight_variance": [1, 2]}, {"width": 8})
+    theirs = Grid({"depth": np.arange(2, 4), "weight_variance": np.linspace(1.0, 2.0, 2)}, {"width": np.int64(8)})
+    assert [(cell.line, cell.key) for cell in ours.cells()] == [(cell.line, cell.key) for cell in theirs.cells()]
+    assert Settings(seeds=np.arange(3), batch=np.int64(8)) == Settings(seeds=(0, 1, 2), batch=8)
 
 
 def test_a_factory_is_asked_for_its_arguments_before_anything_runs():
@@ -101,6 +127,8 @@ def test_seeds_do_not_depend_on_how_many_there_are_or_on_the_rest_of_the_grid_bu
     [
         ({"seeds": 0}, "expected seeds to be a whole number from 1, got 0"),
         ({"seeds": ()}, "at least one, got"),
+        ({"seeds": 2.5}, "expected seeds to be a whole number from 1, got 2.5"),
+        ({"seeds": (1, 1)}, "expected each seed once"),
         ({"batch": 0}, "expected batch"),
         ({"train": -1}, "expected train"),
         ({"data": "imagenet"}, "expected data to be one of gaussian, digits, got 'imagenet'"),

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
 import headwater as hw
-from headwater.lab.sweep import GridError, SweepError, SweepWarning
+from headwater.lab.sweep import Grid, GridError, SweepError, SweepWarning
 from headwater.lab.sweep.data_set import JOURNAL
+from headwater.lab.sweep.heat_map import heat_map_data
 from headwater.lab.sweep.journal import read_journal
 from headwater.lab.sweep.parts import part_paths
 from headwater.lab.sweep.run import Plan, run
@@ -93,6 +96,21 @@ def test_the_same_call_measures_nothing_twice_and_a_larger_grid_only_what_is_new
     assert hw.sweep({**GRID, "depth": [2, 3, 4, 5]}, **OPTIONS).table() == larger.table()
 
 
+def test_cells_of_runs_with_another_base_are_lines_of_their_own_in_every_fit(tmp_path):
+    alone = {}
+    for activation in ("relu", "tanh"):
+        base = {"width": 8, "activation": activation}
+        options = dict(base=base, seeds=6, findings=False, executor="serial", progress=False)
+        alone[activation] = hw.sweep({"depth": [2, 4, 8]}, **options).depth_scales().rows()[0]
+        result = hw.sweep({"depth": [2, 4, 8]}, output=tmp_path, **options)
+    for row in result.depth_scales().rows():
+        expected = alone[row.pop("activation")]
+        assert row == expected
+    assert [row["activation"] for row in result.trainable_depth().rows()] == ["relu", "tanh"]
+    with pytest.raises(SweepError, match="shows one value of 'activation'"):
+        heat_map_data(result, x="width")
+
+
 def test_a_damaged_part_is_named_and_its_cells_run_again(tmp_path):
     whole = hw.sweep(GRID, output=tmp_path / "out", **OPTIONS).table()
     (part,) = part_paths(tmp_path / "out")
@@ -156,6 +174,38 @@ def test_impossible_cells_are_refused_with_their_number_or_skipped():
     assert len(hw.sweep(grid, impossible="skip", **OPTIONS)) == 3
     with pytest.raises(GridError, match="expected impossible to be 'refuse' or 'skip'"):
         hw.sweep(grid, impossible="ignore", **OPTIONS)
+
+
+def test_a_factory_and_built_in_networks_are_not_the_same_sweep(tmp_path):
+    hw.sweep({"depth": [2]}, output=tmp_path, **OPTIONS)
+    with pytest.raises(
+        SweepError, match=r"holds a sweep with factory = None, and this one has .*_interrupted_at_three"
+    ):
+        hw.sweep({"depth": [2]}, factory=_interrupted_at_three, output=tmp_path, **{**OPTIONS, "base": {}})
+
+
+def test_an_interrupted_sweep_without_a_folder_keeps_what_is_finished_and_names_it():
+    options = {**OPTIONS, "base": {}, "factory": _interrupted_at_three}
+    with pytest.warns(SweepWarning, match="what is finished is in ") as caught, pytest.raises(KeyboardInterrupt):
+        hw.sweep({"depth": [1, 2, 3, 4]}, **options)
+    folder = Path(str(caught[0].message).split("'")[1])
+    try:
+        assert [row["depth"] for row in hw.read_sweep(folder).table().rows()] == [1, 2]
+    finally:
+        shutil.rmtree(folder)
+
+
+def _interrupted_at_three(depth):
+    if depth == 3:
+        raise KeyboardInterrupt
+    return hw.Problem(nn.Sequential(*[nn.Linear(2, 2) for _ in range(depth + 1)]), torch.ones(3, 2))
+
+
+def test_inputs_without_a_factory_and_a_base_beside_a_grid_are_refused():
+    with pytest.raises(GridError, match="inputs are for the modules of a factory"):
+        hw.sweep({"depth": [2]}, inputs=torch.ones(1, 2), **OPTIONS)
+    with pytest.raises(GridError, match="a Grid has its base and its factory itself"):
+        hw.sweep(Grid({"depth": [2]}), **OPTIONS)
 
 
 def test_a_setting_that_does_not_exist_and_a_factory_in_threads_are_refused():

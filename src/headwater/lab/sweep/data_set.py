@@ -159,8 +159,12 @@ def _checked_header(folder: Path, header: Mapping[str, Any], *, resume: bool) ->
         _check_same(folder, before, header)
     with _writing(folder):
         unfinished = folder / f".{HEADER}.{os.getpid()}"
-        unfinished.write_text(json.dumps(header, indent=1) + "\n", encoding="utf-8")
-        unfinished.replace(folder / HEADER)
+        try:
+            unfinished.write_text(json.dumps(header, indent=1) + "\n", encoding="utf-8")
+            unfinished.replace(folder / HEADER)
+        except BaseException:
+            unfinished.unlink(missing_ok=True)  # a file of ours that would be taken for somebody else's
+            raise
     return damaged
 
 
@@ -193,7 +197,9 @@ def _check_same(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any])
             f"'{folder}' holds results of schema version {before.get('schema_version')}, and this headwater writes {SCHEMA_VERSION}; "
             "name another folder"
         )
-    old, new = before.get("settings", {}), now["settings"]
+    old, new = (
+        {**header.get("settings", {}), "factory": header.get("grid", {}).get("factory")} for header in (before, now)
+    )
     for name in new:
         if old.get(name) != new[name]:
             raise SweepError(

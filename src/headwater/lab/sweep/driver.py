@@ -112,6 +112,11 @@ class Driver:
             self._on_row(row)
 
     def _lose(self, task: _Task, error: BaseException) -> None:
+        if "pickl" in f"{type(error).__name__} {error}".lower():  # again would be in vain
+            raise SweepError(
+                f"the workers cannot be sent what they shall measure ({_sentence(error)}): define the factory at the top of a module, "
+                "and let it make what cannot be pickled"
+            ) from error
         self._count_lost(error)
         times = task.times_lost + 1
         if times > _ALONE:

@@ -105,6 +105,8 @@ def opened_engine(executor: Executor | str | None, workers: int | None = None) -
     Raises:
         SweepError: there is no such engine, or it needs a package that is not installed.
     """
+    if workers is not None and (not isinstance(workers, int) or isinstance(workers, bool) or workers < 1):
+        raise SweepError(f"expected workers to be a whole number from 1, got {workers!r}")
     if executor is None or executor == "loky":
         yield from _loky(workers or _num_cores())
     elif executor == "serial":

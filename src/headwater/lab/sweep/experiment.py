@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from operator import index
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from headwater.lab.sweep.grid import Grid, GridError
 from headwater.lab.sweep.result import SweepResult
 from headwater.lab.sweep.settings import Settings
 from headwater.lab.sweep.sweep import sweep
+from headwater.networks.specification import COUNTS
 
 _TABLES = ("grid", "base", "data", "measure", "engine", "output")
 _OF_MEASURE = ("seeds", "seed", "findings", "train", "train_seeds", "learning_rate", "impossible")
@@ -212,8 +214,8 @@ def _values(name: str, values: Any) -> list[Any]:
         return values if isinstance(values, list) else [values]
     _check_names(f"the range of '{name}' in [grid]", values, _OF_RANGE)
     try:
-        first, last, num = float(values["from"]), float(values["to"]), int(values["num"])
-    except (KeyError, TypeError, ValueError):
+        first, last, num = float(values["from"]), float(values["to"]), index(values["num"])
+    except (KeyError, TypeError, ValueError, OverflowError):
         raise GridError(
             f"expected the range of '{name}' in [grid] to be {{from = 1.0, to = 4.0, num = 13}}, got {values}"
         ) from None
@@ -223,7 +225,8 @@ def _values(name: str, values: Any) -> list[Any]:
             f"expected the range of '{name}' in [grid] to have num from 1 and spacing 'linear', or 'log' between numbers above 0, got {values}"
         )
     points = np.linspace(first, last, num) if spacing == "linear" else np.geomspace(first, last, num)
-    return [float(f"{point:.12g}") for point in points]
+    found = [float(f"{point:.12g}") for point in points]
+    return [int(each) if name in COUNTS and each.is_integer() else each for each in found]
 
 
 def _check_names(where: str, table: Mapping[str, Any], known: tuple[str, ...]) -> None:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import hashlib
 import inspect
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from headwater.networks.specification import NetworkSpec, SpecificationError
 
 Scalar = str | int | float | bool | None
+FIELDS = tuple(each.name for each in fields(NetworkSpec))
 
 
 class GridError(ValueError):
@@ -52,6 +55,15 @@ def hash_of(*parts: object) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
 
 
+def plain_number(value: Any) -> Any:
+    """A number of numpy as Python's own; anything else as it is.
+
+    >>> plain_number(np.int64(3)), plain_number("relu")
+    (3, 'relu')
+    """
+    return value.item() if isinstance(value, np.generic) else value
+
+
 class Survey(NamedTuple):
     """How many cells a grid has.
 
@@ -76,7 +88,7 @@ class Grid:
         factory: makes a network, or a problem, from the axes' values as named arguments; None for built-in networks.
 
     Raises:
-        GridError: an axis is empty, names a value twice, or is no argument of the factory.
+        GridError: an axis is empty, names a value twice, or is no field of a network, or no argument of the factory.
 
     >>> grid = Grid({"depth": [4, 8], "activation": ["relu", "tanh"]}, {"width": 16})
     >>> [cell.line for cell in grid.cells()][:2]
@@ -90,9 +102,17 @@ class Grid:
     def __post_init__(self) -> None:
         if isinstance(self.base, NetworkSpec):
             object.__setattr__(self, "base", asdict(self.base))
+        for what, given in (("axes", self.axes), ("base", self.base)):
+            if not isinstance(given, Mapping):
+                raise GridError(f"expected the {what} of the grid to be values by name, got {given!r}")
+        object.__setattr__(self, "base", {name: plain_number(value) for name, value in self.base.items()})
         object.__setattr__(self, "axes", {name: _values(name, values) for name, values in self.axes.items()})
         if self.factory is not None:
             self._check_factory(self.factory)
+            return
+        unknown = [name for name in (*self.axes, *self.base) if name not in FIELDS]
+        if unknown:
+            raise GridError(f"there is no field '{unknown[0]}' of a network; there are {', '.join(FIELDS)}")
 
     def _check_factory(self, factory: Callable[..., Any]) -> None:
         if not callable(factory):
@@ -132,6 +152,8 @@ class Grid:
                         del unseen[item]
                     else:
                         unseen[item] = unseen[item] or reason
+        if not num_cells:
+            raise GridError(f"there is no network in the grid: {first}")
         for (name, value), reason in unseen.items():
             raise GridError(f"there is no network in the grid with {name} = {value!r}: {reason}")
         return Survey(num_cells, num_impossible, first)
@@ -155,9 +177,9 @@ class Grid:
 
 
 def _values(name: str, values: Any) -> tuple[Any, ...]:
-    if isinstance(values, str) or not isinstance(values, Sequence):
-        values = [values] if isinstance(values, str | int | float | bool) else list(values)
-    values = tuple(values)
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        values = [values]
+    values = tuple(map(plain_number, values))
     if not values:
         raise GridError(f"expected values for the axis '{name}' of the grid, got none")
     for value in values:

@@ -139,12 +139,12 @@ def _chosen_rows(result: SweepResult, axes: Sequence[str], where: Mapping[str, A
     table = result.table()
     for name in (*axes, *where):
         if name not in result.parameters:
-            raise SweepError(f"the sweep has no parameter '{name}'; it has {', '.join(result.axes)}")
+            raise SweepError(f"the sweep has no parameter '{name}'; it has {', '.join(result.varied(table))}")
     rows = [row for row in table.rows() if row["status"] == "done" and all(row[n] == v for n, v in where.items())]
     rows = [row for row in rows if all(_is_number(row[name]) for name in axes)]
     if not rows:
         raise SweepError(f"no cell of the sweep is done that has numbers for {axes[0]} and {axes[1]}{_among(where)}")
-    for name in result.axes:
+    for name in result.varied(table):
         found = dict.fromkeys(row[name] for row in rows)
         if name not in axes and len(found) > 1:
             raise SweepError(

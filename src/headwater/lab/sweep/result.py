@@ -106,7 +106,8 @@ class SweepResult:
 
     def depth_scales(self) -> Table:
         """The fitted depth scale of each line of cells that differ in nothing but depth, beside theory's."""
-        return depth_scale_table(self.table(), list(self.axes))
+        table = self.table()
+        return depth_scale_table(table, self.varied(table))
 
     def trainable_depth(self, accuracy: float | None = None) -> Table:
         """The greatest trainable depth of each line of cells that differ in nothing but depth, beside 6 xi.
@@ -114,7 +115,18 @@ class SweepResult:
         Args:
             accuracy: from which a network has learned; halfway from chance to 1 if left out.
         """
-        return trainable_depth_table(self.table(), list(self.axes), accuracy)
+        table = self.table()
+        return trainable_depth_table(table, self.varied(table), accuracy)
+
+    def varied(self, table: Table) -> list[str]:
+        """The grid's axes, and other parameters in which the rows differ: earlier runs into the folder may have had another base.
+
+        Args:
+            table: of the cells.
+        """
+        values = table.to_dict()
+        others = [name for name in self.parameters if name not in self.axes and len(set(map(str, values[name]))) > 1]
+        return [*self.axes, *others]
 
     @property
     def parameters(self) -> list[str]:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from headwater._version import __version__
 from headwater.lab.sweep.columns import SCHEMA_VERSION
-from headwater.lab.sweep.grid import Cell, Grid, GridError, hash_of
+from headwater.lab.sweep.grid import Cell, Grid, GridError, hash_of, plain_number
 
 DATA = ("gaussian", "digits")
 _SEED_BITS = 48  # what every generator takes, and a float holds
@@ -45,11 +45,15 @@ class Settings:
     learning_rate: float = 0.01
 
     def __post_init__(self) -> None:
-        if isinstance(self.seeds, Sequence):
-            object.__setattr__(self, "seeds", tuple(self.seeds))
+        if isinstance(self.seeds, Iterable):
+            object.__setattr__(self, "seeds", tuple(plain_number(seed) for seed in self.seeds))
+        for name in ("seeds", "seed", "batch", "train", "train_seeds"):
+            object.__setattr__(self, name, plain_number(getattr(self, name)))
         listed = isinstance(self.seeds, tuple)
         if listed and (not self.seeds or not all(_is_count(seed, 0) for seed in self.seeds)):  # type: ignore[union-attr]
             raise GridError(f"expected seeds to be whole numbers from 0, at least one, got {list(self.seeds)}")  # type: ignore[arg-type]
+        if listed and len(set(self.seeds)) < len(self.seeds):  # type: ignore[arg-type]
+            raise GridError("expected each seed once: the same one again is no more evidence")
         counts = {"batch": 1, "train": 0, "train_seeds": 1, "seed": 0, **({} if listed else {"seeds": 1})}
         for name, least in counts.items():
             if not _is_count(getattr(self, name), least):

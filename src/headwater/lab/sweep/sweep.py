@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import warnings
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -11,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from headwater.lab.sweep.cell import SpecificationMeasure
-from headwater.lab.sweep.errors import SweepError
+from headwater.lab.sweep.data_set import JOURNAL
+from headwater.lab.sweep.errors import SweepError, SweepWarning
 from headwater.lab.sweep.factory_cell import FactoryMeasure, digest_of
 from headwater.lab.sweep.grid import Grid, GridError
+from headwater.lab.sweep.parts import part_paths
 from headwater.lab.sweep.result import SweepResult
 from headwater.lab.sweep.run import Plan, run
 from headwater.lab.sweep.settings import Settings, provenance
@@ -52,7 +55,8 @@ def sweep(
         executor: any `concurrent.futures.Executor`; None for loky on all cores, "serial" for this process. `dask_executor`,
             `ray_executor` and `slurm_executor` of `headwater.lab.sweep` make executors of clusters.
         workers: of loky; of an executor that does not say, how many tasks it runs at the same time.
-        output: folder of the data set; a temporary one, which goes with the result, if left out.
+        output: folder of the data set; a temporary one, which goes with the result, if left out. (Where the sweep ends early, it
+            stays, and a warning names it.)
         resume: go on with a data set that is there, which is refused otherwise.
         retry_failed: run the cells that failed once more.
         impossible: what to do about combinations that do not exist: "refuse" the grid, or "skip" them.
@@ -69,11 +73,17 @@ def sweep(
     >>> [row["depth"] for row in result.table().rows()]
     [4, 8]
     """
+    if isinstance(grid, Grid) and (base is not None or factory is not None):
+        raise GridError("a Grid has its base and its factory itself: name them there, or give the axes alone")
     if not isinstance(grid, Grid):
         grid = Grid(grid, {} if base is None else base, factory)
     if grid.factory is not None and isinstance(executor, ThreadPoolExecutor):
         raise SweepError("threads share the random generators that a factory draws from: use an executor of processes")
-    chosen = _settings(seeds=seeds if isinstance(seeds, int) else tuple(seeds), train=train, **settings)
+    if grid.factory is None and inputs is not None:
+        raise GridError(
+            "inputs are for the modules of a factory, and the built-in networks have data=: leave inputs out"
+        )
+    chosen = _settings(seeds=seeds, train=train, **settings)
     measure = SpecificationMeasure(chosen) if grid.factory is None else FactoryMeasure(grid.factory, chosen, inputs)
     plan = Plan(
         executor=executor,
@@ -91,16 +101,27 @@ def sweep(
 
 
 def _temporary(grid: Grid, measure: Measure, header: Mapping[str, Any], plan: Plan) -> SweepResult:
-    """A result whose folder goes with it."""
+    """A result whose folder goes with it; of a sweep that ends early, the folder stays and is named, if anything is in it."""
     folder = Path(tempfile.mkdtemp(prefix="headwater-sweep-"))
     try:
         run(grid, measure, folder, header, plan)
         result = SweepResult(folder)
     except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
+        if part_paths(folder) or _has_rows(folder):
+            warnings.warn(
+                f"what is finished is in '{folder}': read_sweep reads it, and the same sweep with output= goes on there",
+                SweepWarning,
+                stacklevel=3,
+            )
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
         raise
     weakref.finalize(result, shutil.rmtree, folder, ignore_errors=True)
     return result
+
+
+def _has_rows(folder: Path) -> bool:
+    return (folder / JOURNAL).exists() and (folder / JOURNAL).stat().st_size > 0
 
 
 def _settings(**given: Any) -> Settings:
