@@ -243,3 +243,111 @@ def test_a_mask_beside_a_cut_is_not_taken_for_one():
     model = _CutInForward(lambda x: (x * (x > 0)).detach())
     diagnosis = headwater.diagnose(model, torch.randn(16, 8))
     assert [f.cause.rpartition(" cut ")[2] for f in diagnosis.findings if f.code == "HW401"] == ["by Tensor.detach."]
+
+
+class _Written(nn.Module):
+    """A forward written by hand over named modules."""
+
+    def __init__(self, forward, **modules):
+        super().__init__()
+        self.by_hand = forward
+        for name, module in modules.items():
+            self.add_module(name, module)
+
+    def forward(self, x):
+        return self.by_hand(self, x)
+
+
+def _unreached(model):
+    x = torch.randn(16, 8, generator=torch.Generator().manual_seed(0))
+    return [finding for finding in headwater.diagnose(model, x, samples=0).findings if finding.code == "HW401"]
+
+
+def _gated(gate):
+    return _Written(
+        lambda own, x: own.out(own.way(x) * gate(own.gate(x))),
+        gate=nn.Linear(8, 8),
+        way=nn.Linear(8, 8),
+        out=nn.Linear(8, 1),
+    )
+
+
+@pytest.mark.parametrize(
+    ("gate", "operation"),
+    [
+        (lambda g: (torch.sigmoid(g) > 0.5).float(), "Tensor.gt"),
+        (lambda g: g.mean().item(), "Tensor.item"),
+        (lambda g: torch.nn.functional.one_hot(g.argmax(-1), 8), "Tensor.argmax"),
+        (lambda g: g.detach().exp(), "Tensor.detach"),
+        (lambda g: torch.tensor(g.tolist()), "Tensor.tolist"),
+    ],
+)
+def test_a_cut_beside_a_living_way_is_named_with_its_line(gate, operation):
+    (finding,) = _unreached(_gated(gate))
+    assert (finding.severity, finding.modules) == (Severity.WARNING, ("gate",))
+    assert operation in finding.cause
+    assert [line.code for line in finding.lines] == [inspect.getsource(gate).strip()]
+
+
+def test_what_is_only_ignored_is_told_from_what_is_cut():
+    model = _Written(lambda own, x: (own.gate(x), own.out(x))[1], gate=nn.Linear(8, 8), out=nn.Linear(8, 1))
+    assert "does not depend" in _unreached(model)[0].cause
+
+
+def test_a_layer_whose_data_the_users_forward_reads_is_the_users_affair():
+    model = _Written(
+        lambda own, x: own.out(torch.nn.functional.linear(x, own.layer.weight.data, own.layer.bias)),
+        layer=nn.Linear(8, 8),
+        out=nn.Linear(8, 1),
+    )
+    (finding,) = _unreached(model)
+    assert (finding.severity, finding.modules) == (Severity.WARNING, ("layer",))
+    assert "Tensor.data" in finding.cause
+    assert "own.layer.weight.data" in finding.lines[0].code
+
+
+def test_a_weight_that_the_users_forward_leaves_out_is_the_users_affair():
+    model = _Written(
+        lambda own, x: own.out(torch.nn.functional.layer_norm(x, (8,), None, own.norm.bias)),
+        norm=nn.LayerNorm(8),
+        out=nn.Linear(8, 1),
+    )
+    (finding,) = _unreached(model)
+    assert (finding.severity, finding.modules) == (Severity.WARNING, ("norm",))
+
+
+@pytest.mark.parametrize("layer", [lambda own, x: own(x), lambda own, x: x + torch.relu(own(x))])
+def test_an_index_that_stays_the_same_in_a_loop_is_no_choice(layer):
+    def forward(own, x):
+        for _ in own.layers:
+            x = layer(own.layers[0], x)
+        return own.out(x)
+
+    model = _Written(forward, layers=nn.ModuleList(nn.Linear(8, 8) for _ in range(3)), out=nn.Linear(8, 1))
+    (finding,) = _unreached(model)
+    assert (finding.severity, finding.modules) == (Severity.WARNING, ("layers.1", "layers.2"))
+    assert "same index" in finding.cause
+
+
+def test_an_expert_that_runs_for_many_samples_leaves_the_others_unchosen():
+    model = _Written(
+        lambda own, x: own.out(torch.stack([own.experts[i % 2](row) for i, row in enumerate(x)])),
+        experts=nn.ModuleList(nn.Linear(8, 8) for _ in range(4)),
+        out=nn.Linear(8, 1),
+    )
+    (finding,) = _unreached(model)
+    assert (finding.severity, finding.modules) == (Severity.INFO, ("experts.2", "experts.3"))
+
+
+def test_one_block_without_gradients_around_many_layers_is_one_finding():
+    def forward(own, x):
+        with torch.no_grad():
+            for layer in own.layers:
+                x = torch.relu(layer(x))
+        return own.out(x)
+
+    model = _Written(forward, layers=nn.ModuleList(nn.Linear(8, 8) for _ in range(30)), out=nn.Linear(8, 1))
+    (finding,) = _unreached(model)
+    assert finding.severity is Severity.ERROR
+    assert finding.cause == "'layers.0' (Linear) and 29 calls after it ran with gradients off."
+    assert finding.evidence["num_parameters"] == 60

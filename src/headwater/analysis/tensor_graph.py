@@ -64,3 +64,13 @@ class TensorGraph:
             found.update(unseen)
             stack += unseen
         return found
+
+    def handed_on(self, earlier: Call, later: Call) -> tuple[int, ...]:
+        """Numbers of the tensors that one call returned and another one reads."""
+        read = self.inputs(later)
+        return tuple(tensor for tensor in self.outputs(earlier) if tensor in read)
+
+    def feeds(self, earlier: Call, later: Call) -> bool:
+        """Whether a call reads what another one returned, through operations of no module."""
+        goals = self.makers(self.outputs(earlier))
+        return bool(goals) and any(self.depends(operation, goals, min(goals)) for operation in self.read_by(later))

@@ -75,9 +75,9 @@ def _loops(recording: Recording, graph: TensorGraph, calls: Sequence[Call]) -> I
     """The calls of one module by one caller, cut where a state is not handed on (truncated backpropagation detaches it)."""
     chain, states = [calls[0]], []
     for earlier, later in pairwise(calls):
-        returned, read = graph.outputs(earlier), graph.inputs(later)
-        direct = tuple(tensor for tensor in returned if tensor in read)
-        if not direct and not _feeds(graph, returned, later):
+        returned = graph.outputs(earlier)
+        direct = graph.handed_on(earlier, later)
+        if not direct and not graph.feeds(earlier, later):
             yield from _loop(recording, graph, chain, states)
             chain, states = [], []
         else:
@@ -96,11 +96,6 @@ def _loop(
         last = _like(recording, graph, calls, states[-1])
         per_step = frozenset(_per_step(recording, calls))
         yield TimeLoop(tuple(calls), (*states, last), per_step, _has_gates(recording, graph, calls))
-
-
-def _feeds(graph: TensorGraph, returned: Sequence[int], later: Call) -> bool:
-    goals = graph.makers(returned)
-    return bool(goals) and any(graph.depends(operation, goals, min(goals)) for operation in graph.read_by(later))
 
 
 def _like(recording: Recording, graph: TensorGraph, calls: Sequence[Call], states: tuple[int, ...]) -> tuple[int, ...]:

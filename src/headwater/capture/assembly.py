@@ -16,7 +16,7 @@ from headwater.capture.observer import PassObserver
 from headwater.capture.operation_assembly import ObservedOperations
 from headwater.capture.source_lines import is_from_a_library
 from headwater.capture.spread import SPREAD
-from headwater.capture.weights import WeightWatcher
+from headwater.capture.weights import WatchedParameter, WeightWatcher
 from headwater.recording import Combine, Context, Recording, RecordingBuilder, SignalKind, TensorStats
 
 _LONGEST_CONFIG = 200
@@ -71,6 +71,8 @@ class _Assembly:
             )
             owners = {id(w.parameter): (self._index_by_name[w.owner], w.name) for w in self._weights.parameters}
             self._operations.add_readers(self._builder, indices, owners)
+            unreached = {id(w.parameter) for w in self._weights.parameters if _is_unreached(w)}
+            self._operations.add_cuts(self._builder, {leaf: owners[leaf] for leaf in owners if leaf in unreached})
         for (caller, kind), count in self._observer.unregistered.num_parameters(self._model).items():
             module = self._module_indices.get(caller, 0)
             self._builder.add_series(
@@ -92,9 +94,7 @@ class _Assembly:
         """What rules ask about the model's code: whether it differentiates itself, and, where a parameter gets nothing, whose it is."""
         if self._observer.gradients.model_differentiates:
             self._builder.add_series("differentiates_itself", [1.0], combine=Combine.MAXIMUM)
-        if all(
-            watched.received_gradient or not watched.parameter.requires_grad for watched in self._weights.parameters
-        ):
+        if not any(map(_is_unreached, self._weights.parameters)):
             return
         for _, module in self._named_modules:
             if is_from_a_library(type(module)):
@@ -292,3 +292,7 @@ def _listed(names: list[str]) -> str:
     shown = ", ".join(f"'{name}'" for name in names[:_NAMED_IN_A_NOTE])
     more = len(names) - _NAMED_IN_A_NOTE
     return f"{shown} and {more} more" if more > 0 else shown
+
+
+def _is_unreached(watched: WatchedParameter) -> bool:
+    return watched.parameter.requires_grad and not watched.received_gradient

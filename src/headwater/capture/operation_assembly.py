@@ -7,10 +7,13 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
+from torch import Tensor
+
+from headwater.capture import torch_internals
 from headwater.capture.functional_activations import RECTIFIED, SQUASHED, UNIT_MAXIMUM, UNIT_MINIMUM
 from headwater.capture.observations import Measured, ObservedCall, ObservedTensor
 from headwater.capture.operation_graph import Interval, ObservedOperation, OperationGraph
-from headwater.capture.source_lines import SourceLines, operation_name, source_line
+from headwater.capture.source_lines import SourceLines, TracedCut, operation_name, source_line
 from headwater.recording import Combine, RecordingBuilder, SourceLine, TensorStats, merged_stats
 
 _COMBINE = {
@@ -20,6 +23,7 @@ _COMBINE = {
     SQUASHED: Combine.SUM,
 }
 READERS = "operations_that_read"  # series of a parameter: the indices of the operations that it comes in by
+CUTS = "cuts_behind"  # series of a parameter without a gradient: the indices of the cuts that read what depends on it
 StatsOf = Callable[[Measured], TensorStats]
 
 
@@ -36,10 +40,11 @@ class ObservedOperations:
         self.graph = graph
         traced = self._traced = None if lines is None else lines.operations
         self._activations = {} if lines is None else lines.activations
-        self._cuts = () if lines is None else tuple(lines.cuts)
+        self._cuts = {} if lines is None else lines.cuts
         self._leaves = None if traced is not None else leaf_calls(calls)
         self._calls = [call for call in calls if call.end_sequence_number >= 0]
         self._firsts = [call.first_sequence_number for call in self._calls]
+        self._cut_indices: dict[TracedCut, int] = {}
 
     def measured(self) -> Iterable[Measured]:
         """All that was measured of them, to be moved from its device."""
@@ -77,7 +82,7 @@ class ObservedOperations:
                 norm = math.nan if sent is None else sent.norm
                 builder.add_operation_edge(indices[operation], indices[producer], norm)
         for cut in self._cuts:
-            builder.add_operation(
+            self._cut_indices[cut] = builder.add_operation(
                 operation_name(cut.function),
                 line=source_line(cut.file, cut.line) if cut.file else None,
                 depth=-1 if cut.call is None else depths.get(cut.call, -1),
@@ -112,6 +117,28 @@ class ObservedOperations:
                 module, name = owners[leaf]
                 item = name.rpartition(".")[2]
                 builder.add_series(READERS, found, module=module, item=item, combine=Combine.MAXIMUM)
+
+    def add_cuts(self, builder: RecordingBuilder, owners: Mapping[int, tuple[int, str]]) -> None:
+        """Adds which cuts stand between a parameter and the loss; after `add_to`.
+
+        Args:
+            builder: of the recording.
+            owners: by its id, module and name of each parameter that wants a gradient and got none.
+        """
+        by_line: dict[tuple[object, ...], list[TracedCut]] = {}
+        for cut in self._cuts if owners else ():
+            by_line.setdefault(cut[1:], []).append(cut)
+        behind: dict[int, list[int]] = {}
+        for cuts in by_line.values():
+            sources = [source for cut in cuts for source in self._cuts[cut]]
+            read = [source for source in sources if isinstance(source, Tensor)]
+            made = [source for source in sources if not isinstance(source, Tensor)]
+            for leaf in {id(leaf) for leaf in (*read, *torch_internals.leaves_behind_nodes(made))}:
+                behind.setdefault(leaf, []).append(self._cut_indices[cuts[0]])
+        for leaf, (module, name) in owners.items():
+            if leaf in behind:
+                item = name.rpartition(".")[2]
+                builder.add_series(CUTS, behind[leaf], module=module, item=item, combine=Combine.MAXIMUM)
 
     def _functional_readers(self) -> Iterator[ObservedOperation]:
         """The operations that leaf tensors come in by, in calls that are more than one layer.

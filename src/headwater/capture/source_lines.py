@@ -12,7 +12,7 @@ import site
 import sys
 import sysconfig
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import Node
 from torch.overrides import TorchFunctionMode, resolve_name
 
 from headwater.capture import torch_internals
@@ -33,6 +34,7 @@ _OWN_NETWORKS = str(Path(_OWN) / "networks")
 _TORCH = str(Path(torch.__file__).parent)
 _LONGEST_CODE = 200
 _MOST_CUTS = 1000  # under no_grad every operation is one
+_MOST_SOURCES = 8  # of one cut in a loop
 
 
 class TracedOperation(NamedTuple):
@@ -68,11 +70,14 @@ class TracedCut(NamedTuple):
     line: int
 
 
+CutSource = Node | Tensor  # that made what a cut read; a leaf itself
+
+
 class _Mask(NamedTuple):
     """What comparisons of tensors that want a gradient made."""
 
     tensor: weakref.ref[Tensor]
-    comparisons: Sequence[TracedCut]
+    comparisons: Mapping[TracedCut, Sequence[CutSource]]
 
 
 class SourceLines(TorchFunctionMode):
@@ -91,7 +96,7 @@ class SourceLines(TorchFunctionMode):
         super().__init__()
         self.operations: list[TracedOperation] = []
         self.activations: dict[int, MeasuredActivation] = {}  # by the position of their operation
-        self.cuts: dict[TracedCut, None] = {}
+        self.cuts: dict[TracedCut, list[CutSource]] = {}  # with what was read there
         self._masks: dict[int, _Mask] = {}  # by the identity of their tensors
         self._running = running
         self._producer_of = producer_of
@@ -113,20 +118,23 @@ class SourceLines(TorchFunctionMode):
         return result
 
     def _note_cut(self, func: Any, result: Any, args: Sequence[Any], frame: FrameType) -> None:
-        cuts = [cut for argument in args for cut in self._compared(argument)] if self._masks else []
+        cuts = {cut: read for argument in args for cut, read in self._compared(argument).items()} if self._masks else {}
         if not cuts and _wants_no_gradient(func, result, args):
             running = self._running()
-            cuts = [TracedCut(running[-1] if running else None, func, *calling_line(frame))]
+            cut = TracedCut(running[-1] if running else None, func, *calling_line(frame))
+            cuts = {cut: [a.grad_fn or a for a in args if isinstance(a, Tensor) and a.requires_grad]}
         if isinstance(result, Tensor) and result.dtype is torch.bool:
             # A mask is no cut, nobody expects it to have a gradient, as long as no numbers are made of it.
             if cuts:
                 self._masks[id(result)] = _Mask(weakref.ref(result), cuts)
         elif not isinstance(result, Tensor) or not result.requires_grad:
-            self.cuts.update(dict.fromkeys(cuts))
+            for cut, read in cuts.items():
+                sources = self.cuts.setdefault(cut, [])
+                sources += read[: _MOST_SOURCES - len(sources)]
 
-    def _compared(self, argument: Any) -> Sequence[TracedCut]:
+    def _compared(self, argument: Any) -> Mapping[TracedCut, Sequence[CutSource]]:
         mask = self._masks.get(id(argument))
-        return mask.comparisons if mask is not None and mask.tensor() is argument else ()
+        return mask.comparisons if mask is not None and mask.tensor() is argument else {}
 
     def _look_at(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Finish | None:
         if not is_activation(func):

@@ -246,7 +246,12 @@ def _without_number(name: str) -> str:
 
 def leaves_behind(roots: Sequence[Tensor]) -> list[Tensor]:
     """The leaf tensors that a backward pass from the roots would add gradients to."""
-    stack = [root.grad_fn for root in roots if root.grad_fn is not None]
+    return leaves_behind_nodes([root.grad_fn for root in roots if root.grad_fn is not None])
+
+
+def leaves_behind_nodes(nodes: Sequence[Node]) -> list[Tensor]:
+    """The leaf tensors that a backward pass from autograd's nodes would add gradients to."""
+    stack = list(dict.fromkeys(nodes))
     seen = set(stack)
     leaves: list[Tensor] = []
     while stack:

@@ -2,64 +2,27 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
-from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
 
 from headwater.analysis.dataflow import dataflow
+from headwater.analysis.tensor_graph import TensorGraph
 from headwater.findings import Severity
 from headwater.recording import Call, Operation, ParameterInfo, Recording, SignalKind, SourceLine
-from headwater.rules.wording import distinct, named
+from headwater.rules.hw401_known_causes import (
+    ANOTHER_RAN_AGAIN,
+    BY_DESIGN,
+    LAST_OF_A_STACK,
+    NEVER_RAN,
+    NOT_CHOSEN,
+    NOT_IN_THE_LOSS,
+    NOT_READ,
+    Cut,
+)
+from headwater.rules.wording import counted, distinct, named
 
-
-@dataclass(frozen=True, slots=True)
-class Cut:
-    """Why parameters of some modules are not reached."""
-
-    severity: Severity
-    culprits: tuple[str, ...]
-    cause: str
-    remedies: tuple[str, ...]
-    lines: tuple[SourceLine, ...] = ()
-
-
-_NOT_CHOSEN = Cut(
-    Severity.INFO,
-    (),
-    "It was not chosen for this batch; others of its kind were (a mixture of experts, layers dropped at random).",
-    ("Nothing, if that is meant. Otherwise record a larger batch.",),
-)
-_NEVER_RAN = Cut(
-    Severity.WARNING,
-    (),
-    "Its module never ran in this pass.",
-    ("Call it in forward(), or remove it.", "If it is meant, freeze it: requires_grad_(False)."),
-)
-_NOT_READ = Cut(
-    Severity.WARNING,
-    (),
-    "Its module ran and trains otherwise, but did not use this parameter.",
-    ("Use it in forward(), or remove it.", "If it is meant, freeze it: requires_grad_(False)."),
-)
-_NOT_IN_THE_LOSS = Cut(
-    Severity.WARNING,
-    (),
-    "It ran, but the loss does not depend on what it returned.",
-    ("Use its output in the loss, or remove the module.", "If it is meant, freeze it: requires_grad_(False)."),
-)
-_BY_DESIGN = Cut(
-    Severity.INFO,
-    (),
-    "The library's own code does not use it for these inputs and this loss (a mask token, a pooler, global attention); the rest "
-    "of that part trains.",
-    ("Nothing, if that is meant. To be sure, freeze it: requires_grad_(False).",),
-)
-_LAST_OF_A_STACK = Cut(
-    Severity.INFO,
-    (),
-    "It belongs to the last block of a stack, which hands nothing on; the same parameter of every block before it trains.",
-    ("Nothing, or leave it out of the last block.",),
-)
 _KINDS_OF_CUTS = "detach(), .data, .item(), no_grad(), or a new tensor made from the values"
 _CONTAINERS = ("Sequential", "ModuleList", "ModuleDict", "ParameterList", "ParameterDict")
 _MOST_LINES = 3
@@ -90,15 +53,32 @@ class Cuts:
         self._trained_names = {p.name for p in recording.parameters if p.requires_grad and p.received_gradient}
         self._around_trained = {around for module in self._trained for around in self._self_and_around(module)}
         self._from_libraries = {one.module for one in recording.series("is_from_a_library")}
+        self._operations_behind = {
+            (one.module, one.item): [recording.operations[int(index)] for index in one.values]
+            for one in recording.series("cuts_behind")  # see headwater.capture.operation_assembly
+        }
+        self._cuts = sorted((o for o in recording.operations if o.is_cut and o.is_finite), key=lambda o: o.depth)
+        self._cut_depths = [operation.depth for operation in self._cuts]
         self._cutting_depths = self._find_cutting_calls()
+        self._without_gradients: dict[int, Cut] = {}
+        self._kinds_that_ran_again: dict[tuple[str | None, str], bool] = {}
         self._cuts_behind: dict[int, Cut | None] = {}
+
+    @cached_property
+    def _graph(self) -> TensorGraph:
+        return TensorGraph(self._recording)
 
     def of(self, parameter: ParameterInfo) -> Cut:
         """The cause for one parameter that wants a gradient and got none."""
         cut = self._found(parameter)
-        if cut in (_NEVER_RAN, _NOT_READ, _NOT_IN_THE_LOSS) and self._is_the_librarys_affair(parameter.module):
-            return _BY_DESIGN
-        return _LAST_OF_A_STACK if cut is _NOT_IN_THE_LOSS and self._ends_a_stack(parameter) else cut
+        if cut in (NEVER_RAN, NOT_READ, NOT_IN_THE_LOSS) and self._is_the_librarys_affair(parameter.module):
+            return BY_DESIGN
+        if cut is NOT_IN_THE_LOSS and self._ends_a_stack(parameter):
+            return LAST_OF_A_STACK
+        if cut in (NEVER_RAN, NOT_READ, NOT_IN_THE_LOSS):
+            operations = self._operations_behind.get((parameter.module, parameter.name.rpartition(".")[2]))
+            return _aside(operations) if operations else cut
+        return cut
 
     def _is_the_librarys_affair(self, module: str) -> bool:
         """Whether a library's code decides what becomes of the parameter.
@@ -109,7 +89,8 @@ class Cuts:
         around: str | None = module
         while around is not None and around not in self._around_trained:
             around = self._parents.get(around)
-        while around is not None and self._types.get(around) in _CONTAINERS:
+        # What never ran itself was read by somebody else's forward (F.linear(x, self.layer.weight.detach())).
+        while around is not None and (around not in self._first_call or self._types.get(around) in _CONTAINERS):
             around = self._parents.get(around)
         return around is not None and around in self._from_libraries
 
@@ -136,11 +117,11 @@ class Cuts:
         if call is None:
             return self._not_run(parameter.module)
         if parameter.module in self._trained:
-            return _NOT_READ
+            return NOT_READ
         position = bisect_left(self._cutting_depths, call.depth)
         if position < len(self._cutting_depths):
             return self._cut_at(self._recording.calls[self._cutting_depths[position]])
-        return self._cut_behind(call) or _NOT_IN_THE_LOSS
+        return self._cut_behind(call) or NOT_IN_THE_LOSS
 
     def _self_and_around(self, module: str | None) -> Iterator[str]:
         while module is not None:
@@ -154,9 +135,24 @@ class Cuts:
                 _is_one_of_many(ancestor)
                 and (self._parents.get(ancestor), self._types[ancestor]) in self._kinds_that_ran
             ):
-                return _NOT_CHOSEN
+                return ANOTHER_RAN_AGAIN if self._ran_again(ancestor) else NOT_CHOSEN
             ancestor = self._parents.get(ancestor)
-        return _NEVER_RAN
+        return NEVER_RAN
+
+    def _ran_again(self, module: str) -> bool:
+        """Whether one like it ran on its own output in one forward of their caller, as no expert does."""
+        key = (self._parents.get(module), self._types[module])
+        if key not in self._kinds_that_ran_again:
+            self._kinds_that_ran_again[key] = any(map(self._ran_on_its_own_output, self._like(module)))
+        return self._kinds_that_ran_again[key]
+
+    def _ran_on_its_own_output(self, module: str) -> bool:
+        calls = [call for call in self._recording.calls if call.module == module]
+        return any(
+            earlier.parent == later.parent
+            and (self._graph.handed_on(earlier, later) or self._graph.feeds(earlier, later))
+            for earlier, later in pairwise(calls)
+        )
 
     def _find_cutting_calls(self) -> list[int]:
         """Depths of the innermost calls that a gradient could enter, but not leave."""
@@ -174,14 +170,10 @@ class Cuts:
         return found[::-1]
 
     def _cut_at(self, call: Call) -> Cut:
-        inside = self._cutting_operations(call.depth, nested=True)
         if not call.grad_enabled:
-            while call.parent >= 0 and not self._recording.calls[call.parent].grad_enabled:
-                call = self._recording.calls[call.parent]
-            inside = self._cutting_operations(call.depth, nested=True)
-            cause = f"{named(call)} ran with gradients off."
-            remedy = "Remove torch.no_grad(), inference_mode() or set_grad_enabled(False) around the call."
-        elif not call.output_is_floating:
+            return self._cut_without_gradients(call)
+        inside = self._cutting_operations(call, call)
+        if not call.output_is_floating:
             how = _names(inside) or "argmax, rounding, sampling"
             cause = f"{named(call)} returns integers ({how}), which have no gradient."
             remedy = "Use a differentiable stand-in: softmax instead of argmax, a straight-through estimator, Gumbel-softmax."
@@ -190,15 +182,35 @@ class Cuts:
             remedy = f"Look for detach() and its kin in the forward of {named(call)}, and remove it."
         return Cut(Severity.ERROR, (call.module,), cause, (remedy, _FREEZE), _lines(inside))
 
-    def _cutting_operations(self, depth: int, *, nested: bool) -> list[Operation]:
-        """Those that ran in a call itself, or, if they may be nested, in the calls it made."""
+    def _cut_without_gradients(self, call: Call) -> Cut:
+        """Of all neighbouring calls with gradients off, the outermost: one `no_grad` around them is one cause."""
         calls = self._recording.calls
-        around = {depth}
-        for call in calls[depth + 1 :] if nested else ():
-            if call.parent in around:
-                around.add(call.depth)
-        cuts = [operation for operation in self._recording.operations if operation.is_cut and operation.is_finite]
-        return [operation for operation in cuts if operation.depth in around]
+        while call.parent >= 0 and not calls[call.parent].grad_enabled:
+            call = calls[call.parent]
+        if call.depth not in self._without_gradients:
+            siblings = [calls[depth] for depth in self._recording.children(call.parent)]
+            here = siblings.index(call)
+            first = next((i + 1 for i in range(here, -1, -1) if siblings[i].grad_enabled), 0)
+            end = next((i for i in range(here, len(siblings)) if siblings[i].grad_enabled), len(siblings))
+            off = siblings[first:end]
+            who = named(call) if len(off) == 1 else f"{named(off[0])} and {counted(len(off) - 1, 'call')} after it"
+            cut = Cut(
+                Severity.ERROR,
+                distinct([one.module for one in off]),
+                f"{who} ran with gradients off.",
+                ("Remove torch.no_grad(), inference_mode() or set_grad_enabled(False) around the call.", _FREEZE),
+                _lines(self._cutting_operations(off[0], off[-1])),
+            )
+            self._without_gradients.update(dict.fromkeys((one.depth for one in off), cut))
+        return self._without_gradients[call.depth]
+
+    def _cutting_operations(self, first: Call, last: Call) -> list[Operation]:
+        """Those that ran from the beginning of one call to the end of another, with all that they called."""
+        end = last.depth
+        while children := self._recording.children(end):
+            end = children[-1]
+        begin = bisect_left(self._cut_depths, first.depth)
+        return self._cuts[begin : bisect_right(self._cut_depths, end)]
 
     def _cut_behind(self, call: Call) -> Cut | None:
         """A cut in the caller's forward: some later call reads a tensor of the same shape that needs no gradient.
@@ -238,7 +250,8 @@ class Cuts:
         if reader.input_requires_grad or not is_fresh or not call.output_requires_grad or not reader.grad_enabled:
             return None
         caller = self._recording.calls[call.parent]
-        inside = self._cutting_operations(caller.depth, nested=False)
+        begin, end = (bisect(self._cut_depths, caller.depth) for bisect in (bisect_left, bisect_right))
+        inside = self._cuts[begin:end]
         return Cut(
             Severity.ERROR,
             (caller.module, call.module, reader.module),
@@ -246,6 +259,20 @@ class Cuts:
             (f"Look for detach() and its kin in the forward of {named(caller)}, and remove it.", _FREEZE),
             _lines(inside),
         )
+
+
+def _aside(operations: list[Operation]) -> Cut:
+    """A cut beside a living way, or of a parameter that is read where its module does not run."""
+    return Cut(
+        Severity.WARNING,
+        (),
+        f"All that depends on it and is used goes through {_names(operations)}, which has no gradient.",
+        (
+            "If it shall train, look for another way there: a straight-through estimator, Gumbel-softmax, or without detach().",
+            "If it is meant, freeze it: requires_grad_(False).",
+        ),
+        _lines(operations),
+    )
 
 
 def _names(operations: list[Operation]) -> str:

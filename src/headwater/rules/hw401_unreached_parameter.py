@@ -7,7 +7,8 @@ from typing import ClassVar
 
 from headwater.findings import Finding, NotApplicable, Verdict
 from headwater.recording import ParameterInfo, Recording, SignalKind
-from headwater.rules.hw401_causes import Cut, Cuts
+from headwater.rules.hw401_causes import Cuts
+from headwater.rules.hw401_known_causes import Cut
 from headwater.rules.wording import counted, distinct, listed
 
 _GRADIENTS = (SignalKind.WEIGHT_GRADIENT, SignalKind.ACTIVATION_GRADIENT)
@@ -17,9 +18,9 @@ _GRADIENTS = (SignalKind.WEIGHT_GRADIENT, SignalKind.ACTIVATION_GRADIENT)
 class UnreachedParameter:
     """HW401: a parameter that requires a gradient received none although a backward pass ran.
 
-    Frozen parameters are not asked for. What a library's own code leaves out for these inputs (a mask token, a pooler), while the
-    part that it belongs to trains, is only worth knowing; so is the exit of the last block of a stack. An expert that was not chosen (a numbered sibling of the same type ran) is only
-    worth knowing. No threshold.
+    Frozen parameters are not asked for. Only worth knowing are what a library's own code leaves out for these inputs (a mask token, a
+    pooler) while the part that it belongs to trains, the exit of the last block of a stack, and an expert that was not chosen (a
+    numbered sibling of the same type ran). No threshold.
     """
 
     code: ClassVar[str] = "HW401"
