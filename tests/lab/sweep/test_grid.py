@@ -69,6 +69,8 @@ def test_a_value_with_which_no_cell_exists_is_a_mistake_and_no_combination_to_sk
     [
         ({"depth": []}, "expected values for the axis 'depth'"),
         ({"depth": [2, 4, 2]}, "has the value 2 twice"),
+        ({"depth": ["2", 2]}, "has the value 2 twice"),
+        ({"depth": [2**63]}, "expected numbers of 64 bits on the axis 'depth'"),
         ({"depth": [(2, 3)]}, "expected text and numbers on the axis 'depth'"),
     ],
 )

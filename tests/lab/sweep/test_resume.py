@@ -184,6 +184,18 @@ def test_a_factory_and_built_in_networks_are_not_the_same_sweep(tmp_path):
         hw.sweep({"depth": [2]}, factory=_interrupted_at_three, output=tmp_path, **{**OPTIONS, "base": {}})
 
 
+def test_values_of_another_type_are_refused_before_the_results_can_no_longer_be_read(tmp_path):
+    options = {**OPTIONS, "base": {}, "factory": _of_any_size, "inputs": torch.ones(3, 2), "output": tmp_path}
+    hw.sweep({"size": [2, 3]}, **options)
+    with pytest.raises(SweepError, match="'size' of type int64, and this one has string"):
+        hw.sweep({"size": ["large"]}, **options)
+    assert [row["size"] for row in hw.sweep({"size": [2, 3.5]}, **options).table().rows()] == [2.0, 3.0, 3.5]
+
+
+def _of_any_size(size):
+    return nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2), nn.Linear(2, 2))
+
+
 def test_an_interrupted_sweep_without_a_folder_keeps_what_is_finished_and_names_it():
     options = {**OPTIONS, "base": {}, "factory": _interrupted_at_three}
     with pytest.warns(SweepWarning, match="what is finished is in ") as caught, pytest.raises(KeyboardInterrupt):

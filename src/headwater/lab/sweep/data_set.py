@@ -207,6 +207,15 @@ def _check_same(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any])
                 "or ask for the same"
             )
 
+    kinds, new_kinds = before.get("columns", {}), now["columns"]
+    for name in new_kinds:
+        both = {kinds.get(name, new_kinds[name]), new_kinds[name]}
+        if len(both) > 1 and both != {"int64", "float64"}:
+            raise SweepError(
+                f"'{folder}' holds a sweep with '{name}' of type {kinds[name]}, and this one has {new_kinds[name]}, which no table "
+                "can hold together; name another folder"
+            )
+
 
 @contextmanager
 def _writing(folder: Path) -> Iterator[None]:

@@ -188,11 +188,13 @@ def _values(name: str, values: Any) -> tuple[Any, ...]:
                 f"expected text and numbers on the axis '{name}' of the grid, got {type(value).__name__}; name the values, and let "
                 "a factory make of them what it needs"
             )
+        if isinstance(value, int) and not -(2**63) <= value < 2**63:
+            raise GridError(f"expected numbers of 64 bits on the axis '{name}' of the grid, got {value}")
     seen: set[Any] = set()
     for value in values:
-        if value in seen:
+        if value in seen or str(value) in seen:  # a cell is known by its line, in which "1" and 1 are the same
             raise GridError(f"the axis '{name}' of the grid has the value {value!r} twice")
-        seen.add(value)
+        seen |= {value, str(value)}
     return values
 
 
