@@ -151,7 +151,7 @@ def test_a_figure_is_written(capsys, tmp_path):
         (("mlp depth=2 num_inputs=5", "mlp depth=3 num_inputs=5", "--inputs", "digits"), "the digits have 64 pixels"),
         ((TANH, SHORTCUT, "--inputs", "nets.py:number"), "expected 'number' to give a headwater.Problem or a tuple"),
         ((TANH, SHORTCUT, "--inputs", "mnist"), "expected normal, digits, or"),
-        ((TANH, SHORTCUT, "--train", "3"), "expected a loss to train with"),
+        ((TANH, SHORTCUT, "--train", "3"), "expected a loss to train with: take --inputs digits"),
         ((TANH, SHORTCUT, "--seeds", "0"), "0 is not in the range"),
         ((TANH, SHORTCUT, "--figure", "picture.bmp"), "expected --figure to end in .png, .pdf or .svg"),
         ((TANH, SHORTCUT, "--figure", "nowhere/picture.png"), "there is no folder 'nowhere'"),

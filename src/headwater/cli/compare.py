@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 _FIGURE_FORMATS = (".png", ".pdf", ".svg")
 _OPTIMIZERS = ("adam", "sgd")
+_NO_LOSS = (
+    "expected a loss to train with: take --inputs digits, or a factory that returns a headwater.Problem with its loss"
+)
 
 
 @click.command(short_help="Compare networks over many seeds.")
@@ -97,6 +100,7 @@ def _comparison(
     from headwater.capture import ProblemError
     from headwater.cli.compare_data import fitted, load_data, load_variants
     from headwater.lab.compare import compare as compared
+    from headwater.lab.training import NO_LOSS
 
     variants = fitted(load_variants(words), inputs)
     data = load_data(inputs, variants, samples)
@@ -114,7 +118,7 @@ def _comparison(
                 variants, data.inputs, data.targets, loss=data.loss, seeds=seeds, executor=executor, **training
             )
     except ProblemError as error:
-        raise CommandError(str(error)) from error.__cause__
+        raise CommandError(str(error).replace(NO_LOSS, _NO_LOSS)) from error.__cause__
 
 
 @dataclass(frozen=True, slots=True)

@@ -224,7 +224,7 @@ def _writing(folder: Path) -> Iterator[None]:
     except OSError as error:
         reason = error.strerror or str(error)
         raise SweepError(
-            f"cannot write into '{folder}': {reason}; what is finished is kept there: free or name space, and run the same sweep again"
+            f"cannot write into '{folder}': {reason}; free space or name another folder, and run the same sweep again: what is finished is kept there"
         ) from error
 
 
