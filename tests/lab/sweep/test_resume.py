@@ -220,6 +220,16 @@ def test_inputs_without_a_factory_and_a_base_beside_a_grid_are_refused():
         hw.sweep(Grid({"depth": [2]}), **OPTIONS)
 
 
+def test_a_header_that_is_json_and_no_header_is_damaged_and_one_of_another_version_is_refused(tmp_path):
+    hw.sweep({"depth": [2]}, output=tmp_path, **OPTIONS)
+    (tmp_path / "sweep.json").write_text('{"a": 1}')
+    with pytest.warns(SweepWarning, match=r"sweep\.json' is damaged; what the parts say"):
+        assert len(hw.read_sweep(tmp_path).table()) == 1
+    (tmp_path / "sweep.json").write_text('{"schema_version": 99}')
+    with pytest.raises(SweepError, match="schema version 99, and this headwater reads 1"):
+        hw.read_sweep(tmp_path)
+
+
 def test_a_setting_that_does_not_exist_and_a_factory_in_threads_are_refused():
     from concurrent.futures import ThreadPoolExecutor
 

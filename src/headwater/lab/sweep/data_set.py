@@ -178,7 +178,7 @@ def read_header(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:
     if path.exists():
         try:
             header = json.loads(path.read_text(encoding="utf-8"))
-            if isinstance(header, dict):
+            if _is_header(header):
                 return header, []
         except (OSError, ValueError):
             pass  # said below, and what the parts say counts
@@ -189,6 +189,13 @@ def read_header(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:
         except DamagedPartError:
             continue  # named by whoever reads its rows
     return None, damaged
+
+
+def _is_header(value: Any) -> bool:
+    """Whether it says what a header says; one of another schema version is its own affair."""
+    if not isinstance(value, dict) or "schema_version" not in value:
+        return False
+    return value["schema_version"] != SCHEMA_VERSION or value.keys() >= {"grid", "settings", "columns"}
 
 
 def _check_same(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headwater.lab.data_frame import Table
-from headwater.lab.sweep.columns import CODES, SEEDS, Row, arrow_table, numbers_among, parameters_among
+from headwater.lab.sweep.columns import CODES, SCHEMA_VERSION, SEEDS, Row, arrow_table, numbers_among, parameters_among
 from headwater.lab.sweep.data_set import JOURNAL, read_header
 from headwater.lab.sweep.depth_scales import depth_scale_table
 from headwater.lab.sweep.errors import SweepError, SweepWarning
@@ -33,7 +33,7 @@ class SweepResult:
         folder: of the data set.
 
     Raises:
-        SweepError: the folder holds no sweep.
+        SweepError: the folder holds no sweep, or one of another schema version.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -41,6 +41,11 @@ class SweepResult:
         header, damaged = read_header(folder) if folder.is_dir() else (None, [])
         if header is None:
             raise SweepError(f"expected the folder of a sweep, got '{folder}', which holds none")
+        if header["schema_version"] != SCHEMA_VERSION:
+            raise SweepError(
+                f"'{folder}' holds results of schema version {header['schema_version']}, and this headwater reads {SCHEMA_VERSION}; read "
+                "it with the headwater that wrote it"
+            )
         for sentence in damaged:
             warnings.warn(sentence, SweepWarning, stacklevel=3)
         self.header: Mapping[str, Any] = header
@@ -193,7 +198,7 @@ def read_sweep(folder: str | Path) -> SweepResult:
     """The result in the folder of a sweep, whether it has ended, was stopped or still runs.
 
     Raises:
-        SweepError: the folder holds no sweep.
+        SweepError: the folder holds no sweep, or one of another schema version.
 
     >>> read_sweep("no such folder")
     Traceback (most recent call last):
