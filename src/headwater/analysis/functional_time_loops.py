@@ -76,13 +76,13 @@ def _chains(graph: TensorGraph, products: Sequence[Operation]) -> Iterator[list[
 
 def _reads_something_new(recording: Recording, graph: TensorGraph, chain: Sequence[Operation]) -> bool:
     """Whether what is done between most products reads something that the loop did not make and that it has not read before."""
-    goals, oldest = {product.index for product in chain}, chain[0].index
+    own = graph.descendants([product.index for product in chain])
     seen: set[int] = set()
     num_new = 0
     for earlier, later in pairwise(chain):
         between = _between(graph, earlier.index, later.index)
         beside = {producer for operation in between for producer in graph.producers(operation)} - between
-        fresh = {one for one in beside - goals - seen if not graph.depends(one, goals, oldest)}
+        fresh = beside - own - seen
         # Data joined to the state, cat([x_t, h]), left no mark of their own: then the state is all that is joined.
         joins_data = any(
             recording.operations[one].name.rpartition(".")[2] in JOINING and len(graph.producers(one)) == 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from headwater.recording import Call, Recording, SignalKind
 
@@ -74,3 +74,12 @@ class TensorGraph:
         """Whether a call reads what another one returned, through operations of no module."""
         goals = self.makers(self.outputs(earlier))
         return bool(goals) and any(self.depends(operation, goals, min(goals)) for operation in self.read_by(later))
+
+    def descendants(self, operations: Collection[int]) -> set[int]:
+        """The operations themselves, and all that read what they returned, directly or not."""
+        found = set(operations)
+        first = min(found, default=0)
+        for operation in sorted(one for one in self._producers if one > first):
+            if not found.isdisjoint(self._producers[operation]):
+                found.add(operation)
+        return found

@@ -118,8 +118,7 @@ def _reads_something_new(
 ) -> bool:
     """Whether some module reads, at most steps, a tensor that the loop did not make and that it has not read before."""
     own = [tensor for call in calls for tensor in graph.outputs(call)]
-    goals = graph.makers(own)
-    oldest = min(goals, default=0)
+    made_here = graph.descendants(graph.makers(own))
     returned = {tensor for step in steps for call in step for tensor in graph.outputs(call)} | set(own)
     read: dict[str, set[int]] = {}
     num_made: dict[str, int] = {}  # of what was read, in the loop by operations of no module
@@ -127,15 +126,13 @@ def _reads_something_new(
         for call in step:
             read.setdefault(call.module, set()).update(t for t in graph.inputs(call) if t not in returned)
             others = graph.read_by(call) - graph.makers(returned.intersection(graph.inputs(call)))
-            made = sum(graph.depends(operation, goals, oldest) for operation in others)
+            made = len(others & made_here)
             num_made[call.module] = num_made.get(call.module, 0) + made
     is_new = any(2 * (len(tensors) - num_made[module]) > len(steps) for module, tensors in read.items())
-    return is_new or _joins_something(recording, graph, calls, goals, oldest)
+    return is_new or _joins_something(recording, graph, calls, made_here)
 
 
-def _joins_something(
-    recording: Recording, graph: TensorGraph, calls: Sequence[Call], goals: set[int], oldest: int
-) -> bool:
+def _joins_something(recording: Recording, graph: TensorGraph, calls: Sequence[Call], made_here: set[int]) -> bool:
     """Whether the calls read cat([x_t, h]): what is joined to the state is another tensor each time, or data without a gradient.
 
     Such data left no mark of its own: then the state is all that is known of what was joined.
@@ -146,7 +143,7 @@ def _joins_something(
         parts = [graph.producers(operation) for operation in joins]
         if any(len(part) == 1 for part in parts):
             return True
-        joined.append({p for part in parts for p in part if not graph.depends(p, goals, oldest)})
+        joined.append({p for part in parts for p in part} - made_here)
     takes_apart = any(recording.operations[p].name.rpartition(".")[2] in _TAKING_APART for p in joined[-1])
     return bool(joined[-1]) and (takes_apart or joined[0] != joined[-1])
 
