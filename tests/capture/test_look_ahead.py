@@ -75,6 +75,22 @@ def test_a_parameter_without_elements_does_not_keep_the_others_from_being_looked
     assert recording.context.notes == ()
 
 
+def test_sparse_gradients_are_looked_at_too():
+    class Tokens(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embedding, self.body, self.head = nn.Embedding(5, 6, sparse=True), nn.Linear(6, 6), nn.Linear(6, 1)
+            self.start = nn.Parameter(torch.zeros(6))
+            nn.init.zeros_(self.body.weight)
+
+        def forward(self, tokens):
+            return self.head(self.body(self.embedding(tokens)) + self.start)
+
+    recording = observe(Problem(Tokens(), torch.arange(5), loss=lambda output: output.square().mean()))
+    found = {(one.module, one.item): one.values.tolist() for one in recording.series(NUM_STEPS_TO_GRADIENT)}
+    assert found == {("embedding", "weight"): [1.0]}
+
+
 def test_a_zero_behind_another_needs_two_steps():
     layers = nn.Sequential(nn.Linear(6, 6), nn.Linear(6, 6), nn.Linear(6, 6))
     nn.init.zeros_(layers[1].weight)

@@ -85,11 +85,16 @@ def _steps_to_gradient(
                 parameters[name].data = _stepped(parameters[name].data, gradients[name])
             gradients = _gradients(model, problem, seed, exponent)
             for name in [name for name, steps in found.items() if steps == math.inf and name in gradients]:
-                if bool((gradients[name] != 0).any()):
+                if _has_some(gradients[name]):
                     found[name] = float(step)
             if math.inf not in found.values():
                 break
     return found
+
+
+def _has_some(gradient: Tensor) -> bool:
+    values = gradient.coalesce().values() if gradient.is_sparse else gradient  # of an nn.Embedding(sparse=True)
+    return bool((values != 0).any())
 
 
 def _trained(problem: Problem, parameters: Mapping[str, Tensor]) -> set[str]:
