@@ -46,7 +46,7 @@ def sentence(capsys, *argv):
 def test_a_sweep_prints_how_deep_networks_train_and_the_same_command_goes_on(capsys):
     assert main(["sweep", "experiment.toml"]) == 0
     output = capsys.readouterr().out
-    assert output.startswith("4 of 4 cells done, in 'results'")
+    assert output.startswith("4 cells done, in 'results'")
     assert "deepest" in output
     assert "theory" in output
     assert max(map(len, output.splitlines())) <= 120
@@ -85,11 +85,18 @@ def test_failed_cells_are_named(capsys):
         file.write('[data]\nkind = "digits"\n')
     assert main(["sweep", "experiment.toml", "--set", "num_inputs=64,16", "--set", "num_outputs=10"]) == 0
     output = capsys.readouterr().out
-    assert output.startswith("4 of 8 cells done")
+    assert output.startswith("4 cells done and 4 failed")
     assert (
         "failed: mlp depth=4 width=8 activation=tanh num_outputs=10 weight_variance=1.0: ValueError: the digits"
         in output
     )
+
+
+def test_a_sweep_in_which_every_cell_fails_is_no_success(capsys):
+    with Path("experiment.toml").open("a") as file:
+        file.write('[data]\nkind = "digits"\n')
+    assert main(["sweep", "experiment.toml"]) == 2
+    assert capsys.readouterr().out.startswith("0 cells done and 4 failed")
 
 
 @pytest.mark.parametrize(
@@ -179,7 +186,7 @@ def test_damaged_parts_are_a_line_and_no_traceback(capsys, in_folder):
     capsys.readouterr()
     assert main(["sweep", "experiment.toml"]) == 0
     captured = capsys.readouterr()
-    assert captured.out.startswith("4 of 4 cells done")
+    assert captured.out.startswith("4 cells done")
     assert "part-000001.parquet' is damaged" in captured.err
     assert "run again" in captured.err
 

@@ -59,7 +59,8 @@ def sweep(
             )
             return ExitCode.INTERRUPTED
         click.echo(summary(result))
-    return ExitCode.HEALTHY
+        none_measured = len(result.failures()) == len(result)
+    return ExitCode.USAGE_ERROR if none_measured else ExitCode.HEALTHY
 
 
 def _overridden(

@@ -29,7 +29,8 @@ def summary(result: SweepResult) -> str:
     """
     failures = result.failures()
     total = len(result)
-    lines = [f"{total - len(failures):,} of {total:,} cells done, in '{result.folder}'"]
+    failed = f" and {len(failures):,} failed" if failures else ""
+    lines = [f"{total - len(failures):,} cells done{failed}, in '{result.folder}'"]
     for specification, sentence in list(failures.items())[:5]:
         lines.append(f"failed: {specification}: {sentence}")
     if len(failures) > 5:
