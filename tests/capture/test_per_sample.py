@@ -269,6 +269,32 @@ def test_wide_he_networks_have_the_correlations_of_theory(num_layers):
     assert unrelated.points == pytest.approx(0.0, abs=0.03)
 
 
+def test_points_are_compared_where_their_gradients_are():
+    """Most samples are saturated and have no gradient: those without one must not count among the points."""
+    model = nn.Sequential(nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 1))
+    recording = observe(Problem(model, 1e3 * gaussian(16, 8)), samples=16)
+    for name in (AT_8TH, OF_SAMPLES, AT_1024TH):
+        found = likeness(recording, name)
+        assert found is None or -1.0 <= found.points <= 1.0
+    assert any(likeness(recording, name) is not None for name in (AT_8TH, AT_1024TH))
+
+
+@pytest.mark.filterwarnings("error")
+def test_what_vmap_cannot_batch_is_no_news_to_the_user(recwarn):
+    class Sums(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body, self.rnn = nn.Linear(4, 4), nn.LSTM(4, 4, batch_first=True)
+
+        def forward(self, x):
+            return self.rnn(self.body(x))[0][:, -1]
+
+    problem = Problem(Sums(), torch.randn(8, 5, 4), loss=lambda output: output.square().mean())
+    series = observe(problem, samples=8).series("gradient_noise_sums")
+    assert series
+    assert [str(warning.message) for warning in recwarn] == []
+
+
 def test_correlations_are_those_of_gradients_taken_one_by_one():
     model, x = he_network(2, 16), gaussian(4, 16)
     recording = observe(Problem(model, x), samples=4, seed=3)

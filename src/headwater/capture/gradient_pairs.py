@@ -103,14 +103,14 @@ class _Rounds:
 
     def of_near_points(self, here: _Run) -> Iterator[tuple[str, list[float]]]:
         """Different samples, and points a thousandth of the way from one to another."""
-        yield OF_SAMPLES, _moments(_cosines_of_different(here.gradients), _cosines_of_different(here.points))
+        yield OF_SAMPLES, _moments(*_correlations_of_different(here))
         values, own = Tensor(), Tensor()
         for number in range(_MOST_ROUNDS):
             if number:
                 here = self.run(cotangent=number)
             near = self.run(_1024TH, shift=1 + number, cotangent=number)
-            values = torch.cat([values, _cosines(here.gradients, near.gradients).cpu()])
-            own = torch.cat([own, _cosines(here.points, near.points).cpu()])
+            of_gradients, of_points = _correlations(here, near)
+            values, own = torch.cat([values, of_gradients.cpu()]), torch.cat([own, of_points.cpu()])
             if _low(values) > _SURELY_ALIKE:
                 break
         yield AT_1024TH, _moments(values, own)
@@ -118,7 +118,7 @@ class _Rounds:
     def of_far_points(self, here: _Run) -> tuple[str, list[float]]:
         """Points an eighth of the way from one sample to another."""
         far = self.run(_EIGHTH)
-        return AT_8TH, _moments(_cosines(here.gradients, far.gradients), _cosines(here.points, far.points))
+        return AT_8TH, _moments(*_correlations(here, far))
 
     def of_repetitions(self, first: _Run) -> Iterator[tuple[str, list[float]]]:
         """The same points under several draws of the model's own random numbers; nothing of a model that draws none."""
@@ -250,16 +250,29 @@ def _cotangent(output: Any, num_samples: int, seed: int) -> tuple[Tensor, Tensor
 
 
 def _cosines(a: Tensor, b: Tensor) -> Tensor:
-    """Of each row with its partner: 0 where one of the two is zero, and left out where both are."""
-    a, b = _normalised(a), _normalised(b)
-    return (a * b).sum(1)[(a != 0).any(1) | (b != 0).any(1)]
+    """Of each row with its partner: 0 where one of the two is zero."""
+    return (_normalised(a) * _normalised(b)).sum(1).clamp(-1.0, 1.0)
 
 
-def _cosines_of_different(rows: Tensor) -> Tensor:
-    rows = _normalised(rows)
-    rows = rows[(rows != 0).any(1)]
-    first, second = torch.triu_indices(len(rows), len(rows), 1, device=rows.device)
-    return (rows @ rows.mT)[first, second]
+def _correlations(here: _Run, there: _Run) -> tuple[Tensor, Tensor]:
+    """Of the gradients of each pair of points, and of the points themselves; without pairs in which both gradients are zero."""
+    has_some = (here.gradients != 0).any(1) | (there.gradients != 0).any(1)
+    of_gradients, of_points = (
+        _cosines(a, b) for a, b in ((here.gradients, there.gradients), (here.points, there.points))
+    )
+    return of_gradients[has_some], of_points[has_some]
+
+
+def _correlations_of_different(run: _Run) -> tuple[Tensor, Tensor]:
+    """The same of all pairs of samples that have a gradient."""
+    has_some = (run.gradients != 0).any(1)
+    num_rows = int(has_some.sum())
+    first, second = torch.triu_indices(num_rows, num_rows, 1, device=run.gradients.device)
+    of_gradients, of_points = (
+        (rows @ rows.mT)[first, second].clamp(-1.0, 1.0)
+        for rows in map(_normalised, (run.gradients[has_some], run.points[has_some]))
+    )
+    return of_gradients, of_points
 
 
 def _normalised(rows: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
+from headwater.capture import torch_internals
 from headwater.capture.passes import arguments_of, loss_of
 from headwater.capture.problem import Problem
 from headwater.capture.random_states import random_states, reseeded
@@ -162,7 +163,9 @@ def _by_vmap(
     try:
         mapped(problem, stack)
         constants = {name: parameter.detach() for name, parameter in parameters.items()}
-        gradients = vmap(grad(loss), in_dims=(None, 0), randomness="different")(constants, stacked)
+        # An operation without a batching rule runs slice by slice, which is no news to the user.
+        with torch_internals.ignored_warning("There is a performance drop because"):
+            gradients = vmap(grad(loss), in_dims=(None, 0), randomness="different")(constants, stacked)
         return {
             name: (_squared_norm(gradient), _squared_norm(gradient.to(_wide(gradient)).sum(0)))
             for name, gradient in gradients.items()
@@ -179,8 +182,8 @@ def _wide(tensor: Tensor) -> torch.dtype:
 
 def _squared_norm(tensor: Tensor) -> float:
     if tensor.dtype == torch.float32:  # half the time, where float32 holds the square
-        flat = tensor.reshape(-1)
+        flat = tensor.detach().reshape(-1)
         square = float(flat @ flat)
         if _SAFE < square < 1.0 / _SAFE:
             return square
-    return float(torch.linalg.vector_norm(tensor, dtype=torch.float64)) ** 2
+    return float(torch.linalg.vector_norm(tensor.detach(), dtype=torch.float64)) ** 2

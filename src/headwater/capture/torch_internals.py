@@ -93,7 +93,7 @@ def compiled_code_runs_eagerly() -> Iterator[None]:
         _EagerStance.num_users += 1
     try:
         # The wrapper that torch.compile made says that our hooks fire for it too. They do, and do not mind.
-        with _ignored_warning("Using `torch.compile.* when there are global hooks"):
+        with ignored_warning("Using `torch.compile.* when there are global hooks"):
             yield
     finally:
         with _EagerStance.lock:
@@ -103,7 +103,7 @@ def compiled_code_runs_eagerly() -> Iterator[None]:
 
 
 @contextmanager
-def _ignored_warning(message: str) -> Iterator[None]:
+def ignored_warning(message: str) -> Iterator[None]:
     """As `warnings.catch_warnings` with one filter, but filters that the user adds meanwhile stay."""
     entry = ("ignore", re.compile(message, re.IGNORECASE), UserWarning, None, 0)
     warnings.filters.insert(0, entry)  # type: ignore[attr-defined]

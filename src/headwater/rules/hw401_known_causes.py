@@ -23,7 +23,9 @@ NOT_CHOSEN = Cut(
     Severity.INFO,
     (),
     "It was not chosen for this batch; others of its kind were (a mixture of experts, layers dropped at random).",
-    ("Nothing, if that is meant. Otherwise record a larger batch.",),
+    (
+        "Nothing, if something chooses among them: record a larger batch. If nothing does, look at the loop over the list.",
+    ),
 )
 ANOTHER_RAN_AGAIN = Cut(
     Severity.WARNING,
