@@ -74,3 +74,19 @@ def test_rules_and_findings_cannot_be_changed():
 def test_a_rule_names_each_threshold_in_its_docstring(rule):
     for field in dataclasses.fields(rule):
         assert f"{field.name}:" in str(type(rule).__doc__)
+
+
+def test_a_rule_that_fails_keeps_the_others_from_nothing(recording):
+    class Failing:
+        code: ClassVar[str] = "HW999"
+        name: ClassVar[str] = "failing"
+
+        def check(self, recording):
+            raise ZeroDivisionError("division by zero")
+
+    rules = ALL_RULES
+    with pytest.warns(RuntimeWarning, match=r"^HW999: the rule failed, which is a bug in headwater.*division by zero"):
+        failed, *others = judge(recording, [Failing(), *rules])
+    assert (failed.code, failed.findings) == ("HW999", ())
+    assert "bug in headwater" in (failed.not_applicable or "")
+    assert tuple(others) == judge(recording, rules)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
@@ -88,7 +89,7 @@ class RuleVerdict:
 
 
 def judge(recording: Recording, rules: Sequence[Rule]) -> tuple[RuleVerdict, ...]:
-    """What each rule says about a recording, in the order of the rules.
+    """What each rule says about a recording, in the order of the rules. One that fails is not judged, and warned of.
 
     >>> from headwater.recording import RecordingBuilder
     >>> judge(RecordingBuilder().build(), [])
@@ -98,7 +99,12 @@ def judge(recording: Recording, rules: Sequence[Rule]) -> tuple[RuleVerdict, ...
 
 
 def _judged(rule: Rule, recording: Recording) -> RuleVerdict:
-    verdict = rule.check(recording)
+    try:
+        verdict = rule.check(recording)
+    except Exception as error:  # noqa: BLE001 - whatever one rule stumbles over, the others have their say
+        reason = f"the rule failed, which is a bug in headwater, please report it: {error!r:.200}"
+        warnings.warn(f"{rule.code}: {reason}", RuntimeWarning, stacklevel=3)
+        verdict = NotApplicable(reason)
     if isinstance(verdict, NotApplicable):
         return RuleVerdict(rule.code, rule.name, (), verdict.reason)
     return RuleVerdict(rule.code, rule.name, tuple(_with_lines(finding, recording) for finding in verdict))
