@@ -295,6 +295,14 @@ def test_what_vmap_cannot_batch_is_no_news_to_the_user(recwarn):
     assert [str(warning.message) for warning in recwarn] == []
 
 
+def test_what_a_users_hook_keeps_can_be_read_afterwards():
+    model, kept = nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 1)), []
+    model[0].register_forward_hook(lambda module, args, output: kept.append(output))
+    assert diagnose(model, torch.randn(8, 4), loss=lambda output: output.square().mean()).noise
+    assert len(kept) > 1
+    assert all(math.isfinite(float(output.detach().sum())) for output in kept)
+
+
 def test_correlations_are_those_of_gradients_taken_one_by_one():
     model, x = he_network(2, 16), gaussian(4, 16)
     recording = observe(Problem(model, x), samples=4, seed=3)

@@ -147,7 +147,9 @@ def _by_loop(model: nn.Module, parts: list[Problem], parameters: Mapping[str, Te
 def _by_vmap(
     model: nn.Module, problem: Problem, cutting: Cutting, parameters: Mapping[str, Tensor], loss_scale: float
 ) -> Sums | None:
-    """The same, all slices at once; None for a model that vmap cannot run."""
+    """The same, all slices at once; None for a model that vmap cannot run, or whose hooks may keep what they see."""
+    if any(module._forward_hooks or module._forward_pre_hooks for module in model.modules()):
+        return None  # vmap's wrappers are dead afterwards
     stacked: list[Tensor] = []
 
     def stack(tensor: Tensor) -> Tensor:
