@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from headwater.analysis.causes import Cause, cause_of, hands_on
-from headwater.analysis.operation_path import OperationFlow
+from headwater.analysis.operation_path import operation_flow
 from headwater.recording import Operation, Recording, SignalKind, TensorStats, merged_stats
 
 
@@ -35,7 +35,7 @@ class BranchReader:
 
     def __init__(self, recording: Recording) -> None:
         self._recording = recording
-        self._flow = OperationFlow(recording)
+        self._flow = operation_flow(recording)
         self._tensors: dict[int, set[int]] = {}
         for tensor, operation in recording.operation_by_tensor.items():
             self._tensors.setdefault(operation, set()).add(tensor)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from headwater.analysis.operation_path import OperationFlow
-from headwater.recording import Operation, Recording, SourceLine
+from headwater.analysis.operation_path import OperationFlow, operation_flow
+from headwater.recording import Operation, Recording, SourceLine, computed_once
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ def line_costs(recording: Recording) -> tuple[LineCost, ...]:
     >>> print(line_costs(builder.build())[0])
     model.py:7 torch.sigmoid -0.60 decades over 1 call
     """
-    flow = OperationFlow(recording)
+    flow = operation_flow(recording)
     groups: dict[tuple[SourceLine, str], list[Operation]] = {}
     for operation in flow.operations:
         if operation.line is not None and flow.producers[operation.index]:
@@ -76,15 +76,31 @@ def lines_of_modules(recording: Recording, modules: Sequence[str], *, limit: int
     found: dict[SourceLine, None] = {}
     if not recording.line_table.size:
         return ()
-    flow = OperationFlow(recording)
-    modules_of = [_modules_around(recording, operation.depth) for operation in flow.operations]
+    flow, own = operation_flow(recording), _operations_with_lines(recording)
     for module in modules:
-        with_line = [o for o in flow.operations if o.line is not None and module in modules_of[o.index]]
-        own = [operation for operation in with_line if modules_of[operation.index][0] == module]
-        for operation in sorted(own or with_line, key=lambda operation: -_size(flow.gain_decades(operation))):
+        operations = own.get(module) or _operations_inside(recording, module)
+        for operation in sorted(operations, key=lambda operation: -_size(flow.gain_decades(operation))):
             assert operation.line is not None
             found[operation.line] = None
     return tuple(found)[:limit]
+
+
+@computed_once
+def _operations_with_lines(recording: Recording) -> Mapping[str, Sequence[Operation]]:
+    """Those that ran in each module itself."""
+    found: dict[str, list[Operation]] = {}
+    for operation in recording.operations:
+        if operation.line is not None:
+            module = recording.calls[operation.depth].module if operation.depth >= 0 else "outside of the model"
+            found.setdefault(module, []).append(operation)
+    return found
+
+
+def _operations_inside(recording: Recording, module: str) -> list[Operation]:
+    """Those that ran in what the module called."""
+    own = _operations_with_lines(recording).values()
+    found = [o for operations in own for o in operations if module in _modules_around(recording, o.depth)]
+    return sorted(found, key=lambda operation: operation.index)
 
 
 def _modules_around(recording: Recording, depth: int) -> list[str]:
@@ -93,7 +109,7 @@ def _modules_around(recording: Recording, depth: int) -> list[str]:
     while depth >= 0:
         modules.append(recording.calls[depth].module)
         depth = recording.calls[depth].parent
-    return modules or ["outside of the model"]
+    return modules
 
 
 def _size(gain_decades: float) -> float:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 
-from headwater.recording import Operation, OperationEdge, Recording, leading_to, narrow_places
+from headwater.recording import Operation, OperationEdge, Recording, computed_once, leading_to, narrow_places
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +104,17 @@ class OperationFlow:
         shortcut = [self.sent_norm(edge) for edge in step.entering if edge.operation in on_shortcut]
         branch = [self.sent_norm(edge) for edge in step.entering if edge.operation not in on_shortcut]
         return (math.hypot(*branch), math.hypot(*shortcut)) if shortcut and branch else None
+
+
+@computed_once
+def operation_flow(recording: Recording) -> OperationFlow:
+    """The operations of a recording.
+
+    >>> from headwater.recording import RecordingBuilder
+    >>> operation_flow(RecordingBuilder().build()).roots
+    []
+    """
+    return OperationFlow(recording)
 
 
 def log_ratio(numerator: float, denominator: float) -> float:

@@ -11,7 +11,7 @@ from headwater.analysis.causes import Cause, cause_of, hands_on, is_product
 from headwater.analysis.functional_layers import weight_layers
 from headwater.analysis.gain import backward_gain, cotangent, cotangent_signals, decades, norm_ratio
 from headwater.analysis.gradient_path import Layer, headwaters, is_chain, leaf_calls, returns_a_number
-from headwater.analysis.operation_path import OperationFlow, Step, log_ratio
+from headwater.analysis.operation_path import OperationFlow, Step, log_ratio, operation_flow
 from headwater.recording import Operation, Recording, SignalKind, SourceLine, computed_once
 
 BETWEEN_MODULES = "between modules"  # the operation of a step, where operations were not recorded
@@ -133,7 +133,7 @@ def _from_operations(recording: Recording, first: Layer) -> Waterfall:
     target = target if first.operation is None else first.operation
     if target is None:
         return Waterfall((), first.call.module, "it is not known which operation made the first layer's output")
-    flow = OperationFlow(recording)
+    flow = operation_flow(recording)
     made_output = _that_made_the_output(recording)
     steps = [part for step in flow.way_to(target) for part in _steps(recording, flow, step, made_output)]
     return Waterfall(tuple(steps), first.call.module)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from headwater.analysis.operation_path import OperationFlow
+from headwater.analysis.operation_path import OperationFlow, operation_flow
 from headwater.analysis.zero_origins import ZeroOrigin
 from headwater.recording import Recording, SourceLine
 
@@ -25,7 +25,7 @@ def lines_turning_zero(recording: Recording, origins: Sequence[ZeroOrigin]) -> t
     """
     if not recording.operations or not origins:
         return ()
-    flow = OperationFlow(recording)
+    flow = operation_flow(recording)
     found: dict[SourceLine, None] = {}
     for origin in origins:
         for index in _turning(recording, flow, origin):
