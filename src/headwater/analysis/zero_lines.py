@@ -28,14 +28,21 @@ def lines_turning_zero(recording: Recording, origins: Sequence[ZeroOrigin]) -> t
     flow = operation_flow(recording)
     found: dict[SourceLine, None] = {}
     for origin in origins:
-        for index in _turning(recording, flow, origin):
+        for index in operations_turning_zero(recording, flow, origin):
             line = flow.operations[index].line
             if line is not None:
                 found[line] = None
     return tuple(found)[:_MOST_LINES]
 
 
-def _turning(recording: Recording, flow: OperationFlow, origin: ZeroOrigin) -> list[int]:
+def operations_turning_zero(recording: Recording, flow: OperationFlow, origin: ZeroOrigin) -> list[int]:
+    """Indices of the operations that get a gradient and send exactly zero to what a place is about; empty without operations.
+
+    >>> from headwater.recording import RecordingBuilder
+    >>> recording = RecordingBuilder().build()
+    >>> operations_turning_zero(recording, OperationFlow(recording), ZeroOrigin(0, is_after=True))
+    []
+    """
     inside = [o.index for o in flow.operations if not o.is_cut and _runs_in(recording, o.depth, origin.depth)]
     if not origin.is_after:
         return [index for index in inside if _sends_zero(flow, index)]

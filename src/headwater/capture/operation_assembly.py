@@ -22,6 +22,7 @@ _COMBINE = {
     RECTIFIED: Combine.SUM,
     SQUASHED: Combine.SUM,
 }
+OWN_SLOPES = "operations_with_own_slopes"  # indices of those that read one tensor and made one of its shape
 READERS = "operations_that_read"  # series of a parameter: the indices of the operations that it comes in by
 CUTS = "cuts_behind"  # series of a parameter without a gradient: the indices of the cuts that read what depends on it
 StatsOf = Callable[[Measured], TensorStats]
@@ -81,6 +82,10 @@ class ObservedOperations:
                 sent = merged_stats([stats_of(measured) for measured in operation.sent.get(producer, ())])
                 norm = math.nan if sent is None else sent.norm
                 builder.add_operation_edge(indices[operation], indices[producer], norm)
+        if self._traced is not None:
+            own = [i for operation, i in indices.items() if self._traced_has_own_slope(operation)]
+            if own:
+                builder.add_series(OWN_SLOPES, own, combine=Combine.MAXIMUM)
         for cut in self._cuts:
             self._cut_indices[cut] = builder.add_operation(
                 operation_name(cut.function),
@@ -169,6 +174,9 @@ class ObservedOperations:
             number = same[depth, name]
             item = name if number == 1 else f"{name} {number}"
             builder.add_series(series, values, module=module, depth=depth, item=item, combine=_COMBINE[series])
+
+    def _traced_has_own_slope(self, operation: ObservedOperation) -> bool:
+        return self._traced is not None and operation.interval >= 0 and self._traced[operation.interval].has_own_slope
 
     def _name(self, operation: ObservedOperation) -> str:
         if operation.interval < 0:

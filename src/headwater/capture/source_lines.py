@@ -44,6 +44,7 @@ class TracedOperation(NamedTuple):
         first, end: the nodes' sequence numbers are in `range(first, end)`.
         function: what was called.
         file, line: where the user's code called it; "" and 0 where no such line is on the stack.
+        has_own_slope: it read a single tensor, and made one of the same shape: no mask, index or other factor was in it.
     """
 
     first: int
@@ -51,6 +52,7 @@ class TracedOperation(NamedTuple):
     function: Callable[..., Any]
     file: str
     line: int
+    has_own_slope: bool = False
 
 
 class TracedCut(NamedTuple):
@@ -109,7 +111,7 @@ class SourceLines(TorchFunctionMode):
         end = torch_internals.next_sequence_number()
         if end != first:
             file, line = calling_line(sys._getframe(1))
-            self.operations.append(TracedOperation(first, end, func, file, line))
+            self.operations.append(TracedOperation(first, end, func, file, line, _has_own_slope(args, kwargs, result)))
             if finish is not None:
                 self._note_activation(finish, result)
         elif len(self.cuts) < _MOST_CUTS and (isinstance(result, Tensor) or _leaves_torch(func)):
@@ -151,6 +153,21 @@ class SourceLines(TorchFunctionMode):
             measured = finish(result)
             if measured is not None:
                 self.activations[len(self.operations) - 1] = measured
+
+
+@torch_internals.unseen
+def _has_own_slope(args: Sequence[Any], kwargs: dict[str, Any] | None, result: Any) -> bool:
+    read: list[Tensor] = []
+    for argument in (*args, *(kwargs or {}).values()):
+        if isinstance(argument, Tensor):
+            read.append(argument)
+        elif isinstance(argument, list | tuple) and any(isinstance(one, Tensor) for one in argument):
+            return False
+    if len(read) != 1 or not isinstance(result, Tensor):
+        return False
+    with suppress(Exception):  # of a tensor of the user's own kind, or of a nested one, which has no shape
+        return read[0].shape == result.shape
+    return False
 
 
 def _leaves_torch(function: Callable[..., Any]) -> bool:

@@ -10,6 +10,7 @@ from functools import cached_property
 from headwater.analysis.dataflow import Dataflow
 from headwater.analysis.gain import cotangent, decades, norm_ratio
 from headwater.analysis.zero_origins import ZeroOrigin
+from headwater.analysis.zero_slopes import ZeroSlopes
 from headwater.recording import Call, Recording, Signal, SignalKind, TensorStats
 from headwater.rules.hw103_known_causes import (
     ALL_OFF,
@@ -52,12 +53,13 @@ class Explainer:
         }
         self._zero_children: dict[int, list[Call]] = {}
         self._ahead = LookAhead(recording, flow)
+        self._slopes = ZeroSlopes(recording)
         self._smallest_gain = min(self._gains(), default=0.0)
 
     def cause(self, origin: ZeroOrigin) -> Cause:
         """The first explanation that the recording bears out."""
         call = self._recording.calls[origin.depth]
-        found = self._between(call) if origin.is_after else self._at(call)
+        found = self._between(call, origin) if origin.is_after else self._at(call)
         return self._ahead.with_outcome(next((cause for cause in found if cause is not None), UNKNOWN), origin)
 
     def _at(self, call: Call) -> Iterator[Cause | None]:
@@ -72,20 +74,24 @@ class Explainer:
         gain = decades(norm_ratio(self._gradient(call.depth), self._reference))
         yield self._underflow(gain, "" if output is None else output.dtype)
 
-    def _between(self, call: Call) -> Iterator[Cause | None]:
+    def _between(self, call: Call, origin: ZeroOrigin) -> Iterator[Cause | None]:
         output = self._output(call.depth)
         yield LOSS_IGNORES if self._outputs.intersection(self._flow.outputs[call.depth]) else None
         caller = self._recording.calls[call.parent] if call.parent >= 0 else None
         yield _from_weight(self.zero_weights.get(caller.module)) if caller is not None else None
         yield from (self._from_gate(gate) for gate in self._gates(call.parent) if gate.depth != call.depth)
-        yield NOT_CHOSEN if self._another_was_chosen(call) else None
+        is_passed_over = self._another_was_chosen(call) and not self._slopes.are_to_blame(origin)
+        yield NOT_CHOSEN if is_passed_over else None
         yield ANOTHER_RUN if not call.input_requires_grad and self._another_run_trains(call) else None
         if output is not None:
             returned = self._output(call.parent) if call.parent >= 0 else None
             yield ONE_UNIT if returned and returned.shape == output.shape and _is_constant_softmax(returned) else None
             yield ALL_OFF if _is_never_positive(output.stats) else None
             yield self._second_derivative(call)
-            yield DROPPED_BLOCK if self._others_of_a_stack_pass(call) else None
+            is_dropped = self._others_of_a_stack_pass(call) and not self._slopes.are_to_blame(
+                origin, with_numbers=False
+            )
+            yield DROPPED_BLOCK if is_dropped else None
             yield self._underflow(self._smallest_gain, output.dtype)
 
     def _second_derivative(self, call: Call) -> Cause | None:

@@ -1,0 +1,64 @@
+"""Which operations make a gradient zero by their own derivative: no other batch, mask or choice would let it through."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+from headwater.analysis.causes import Cause, cause_of, is_product
+from headwater.analysis.operation_path import OperationFlow
+from headwater.analysis.zero_lines import operations_turning_zero
+from headwater.analysis.zero_origins import ZeroOrigin
+from headwater.recording import Recording
+
+_OWN_SLOPES = "operations_with_own_slopes"  # see headwater.capture.operation_assembly
+
+
+class ZeroSlopes:
+    """Tells, for the places of one recording at which the gradient becomes zero, what makes it so; known where lines were traced.
+
+    A function of one tensor that keeps its shape (a rounding, a sign, a clamp, a rectifier, a product with a number) has nothing but its own
+    derivative to make zeros of. A product with another tensor, an index, a choice between branches may leave out one batch and
+    let the next one through.
+
+    >>> from headwater.recording import RecordingBuilder
+    >>> ZeroSlopes(RecordingBuilder().build()).are_to_blame(ZeroOrigin(0, is_after=True))
+    False
+    """
+
+    def __init__(self, recording: Recording) -> None:
+        self._recording = recording
+
+    def are_to_blame(self, origin: ZeroOrigin, *, with_numbers: bool = True) -> bool:
+        """Whether every way out of the place ends at an operation whose own derivative is zero.
+
+        Args:
+            origin: the place.
+            with_numbers: a product with a number counts, too: it is as fixed as a rounding, unless code drops blocks by it.
+        """
+        if not self._own:
+            return False
+        turning = operations_turning_zero(self._recording, self._flow, origin)
+        return bool(turning) and all(self._is_own(index, with_numbers=with_numbers) for index in turning)
+
+    def _is_own(self, index: int, *, with_numbers: bool) -> bool:
+        name = self._flow.operations[index].name
+        if index not in self._own or "drop" in name or (is_product(name) and not with_numbers):
+            return False
+        return not ("softmax" in name and self._reads_scores(index))
+
+    def _reads_scores(self, index: int) -> bool:
+        """Whether a softmax is an attention's, over products of queries and keys: how many keys there are is the batch's affair."""
+        edges = self._flow.producers[index]
+        while len(edges) == 1:
+            index = edges[0].producer
+            edges = self._flow.producers[index]
+        return len(edges) > 1 and cause_of(self._flow.operations[index].name) is Cause.WEIGHTS
+
+    @cached_property
+    def _own(self) -> frozenset[int]:
+        found = self._recording.series(_OWN_SLOPES) if self._recording.operations else ()
+        return frozenset(int(index) for series in found for index in series.values)
+
+    @cached_property
+    def _flow(self) -> OperationFlow:
+        return OperationFlow(self._recording)

@@ -1,0 +1,140 @@
+"""HW103 where two layers read the same: a derivative that is zero for ever is told from a part that one batch leaves out."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from headwater.capture import Problem, observe
+from headwater.findings import Severity
+from headwater.rules import ZeroGradient
+from tests.rules.conclusions import assert_well_said, the_finding
+
+CLASSES = nn.CrossEntropyLoss()
+
+
+def judged(model, inputs=None, *, lines=True):
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(64, 16, generator=generator) if inputs is None else inputs
+    targets = torch.randint(0, 4, (len(inputs),), generator=generator)
+    return the_finding(observe(Problem(model, inputs, targets, CLASSES), lines=lines), ZeroGradient())
+
+
+class Gated(nn.Module):
+    """A layer times a function of another one; both read the same, or one reads twice as much."""
+
+    def __init__(self, function, factor=1):
+        super().__init__()
+        torch.manual_seed(0)
+        self.gate, self.body, self.head = nn.Linear(16, 32), nn.Linear(16, 32), nn.Linear(32, 4)
+        self.function, self.factor = function, factor
+
+    def forward(self, x):
+        body = torch.tanh(self.body(x if self.factor == 1 else self.factor * x))
+        return self.head(body * self.function(self.gate(x)))
+
+
+WITHOUT_A_SLOPE = {
+    "floor": lambda g: torch.floor(5 * torch.sigmoid(g)),
+    "sign": torch.sign,
+    "round": lambda g: 2 * g.round(),
+    "ceil": torch.ceil,
+    "a draw": lambda g: torch.bernoulli(torch.sigmoid(g)),
+    "a clamp out of its range": lambda g: g.clamp(5, 6),
+    "times zero": lambda g: 1 + 0 * g,
+    "a softmax of one": lambda g: torch.softmax(g[..., None], -1)[..., 0],
+    "a rectifier that is off": lambda g: 1 + torch.relu(g - 100),
+    "a plateau": lambda g: F.hardsigmoid(g + 50),
+    "written over in place": lambda g: 1 + (2 * g).zero_(),
+}
+
+
+@pytest.mark.parametrize("factor", [1, 2])
+@pytest.mark.parametrize("name", WITHOUT_A_SLOPE)
+def test_a_function_without_a_slope_is_an_error_whoever_reads_the_same(name, factor):
+    finding = judged(Gated(WITHOUT_A_SLOPE[name], factor))
+    assert (finding.severity, finding.modules) == (Severity.ERROR, ("gate",))
+    assert "masked out" not in finding.cause
+    assert_well_said([finding])
+
+
+class Choice(nn.Module):
+    """Three experts that read the same, of which `choose` leaves out the last for all samples."""
+
+    def __init__(self, choose):
+        super().__init__()
+        torch.manual_seed(0)
+        self.experts = nn.ModuleDict({name: nn.Linear(16, 16) for name in ("a", "b", "c")})
+        self.head, self.choose = nn.Linear(16, 4), choose
+
+    def forward(self, x):
+        return self.head(self.choose(x, *(torch.tanh(expert(x)) for expert in self.experts.values())))
+
+
+def _gates(x):
+    """Of each sample: one of the first two, by its first feature."""
+    return torch.stack([x[:, 0] > 0, x[:, 0] <= 0, torch.zeros(len(x), dtype=torch.bool)], 1).float()
+
+
+LEAVING_ONE_OUT = {
+    "a mask": lambda x, *experts: sum(_gates(x)[:, i : i + 1] * expert for i, expert in enumerate(experts)),
+    "a mask of all": lambda x, *experts: (_gates(x)[..., None] * torch.stack(experts, 1)).sum(1),
+    "a product of matrices": lambda x, *experts: torch.einsum("be,bed->bd", _gates(x), torch.stack(experts, 1)),
+    "an index": lambda x, *experts: torch.stack(experts)[_gates(x).argmax(1), torch.arange(len(x))],
+    "a condition": lambda x, a, b, c: torch.where(x[:, :1] > 9.0, c, a + b),
+    "masked entries": lambda x, a, b, c: a + b + c.masked_fill(x[:, :1] < 9.0, 0.0),
+    "a larger one": lambda x, a, b, c: torch.maximum(a + b, c - 9.0),
+    "the largest": lambda x, a, b, c: torch.stack([a, b, c - 9.0]).max(0).values,
+}
+
+
+@pytest.mark.parametrize("name", LEAVING_ONE_OUT)
+def test_what_this_batch_leaves_out_is_only_worth_knowing(name):
+    finding = judged(Choice(LEAVING_ONE_OUT[name]))
+    assert (finding.severity, finding.modules) == (Severity.INFO, ("experts.c",))
+    assert "masked out" in finding.cause
+
+
+class Attention(nn.Module):
+    """Over one key, scaled or not: query and key get nothing, and the value all."""
+
+    def __init__(self, score):
+        super().__init__()
+        torch.manual_seed(0)
+        self.query, self.key, self.value, self.head = (nn.Linear(16, n) for n in (16, 16, 16, 4))
+        self.score = score
+
+    def forward(self, x):
+        x = x[:, None]
+        scores = self.score(self.query(x), self.key(x))
+        return self.head(torch.softmax(scores, -1) @ self.value(x)).squeeze(1)
+
+
+@pytest.mark.parametrize(
+    "score", [lambda q, k: q @ k.mT / 4, lambda q, k: torch.einsum("bqd,bkd->bqk", q, k), lambda q, k: q.bmm(k.mT) + 1]
+)
+def test_an_attention_over_one_key_is_only_worth_knowing(score):
+    finding = judged(Attention(score))
+    assert (finding.severity, set(finding.modules)) == (Severity.INFO, {"query", "key"})
+
+
+def test_a_block_that_is_dropped_by_a_number_is_only_worth_knowing():
+    class Blocks(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.blocks, self.head = nn.ModuleList(nn.Linear(16, 16) for _ in range(3)), nn.Linear(16, 4)
+
+        def forward(self, x):
+            for block, keep in zip(self.blocks, (1.0, 0.0, 1.0), strict=True):
+                x = x + keep * torch.tanh(block(x))
+            return self.head(x)
+
+    finding = judged(Blocks())
+    assert (finding.severity, finding.modules) == (Severity.INFO, ("blocks.1",))
+
+
+def test_without_lines_nobody_knows_what_stands_between_and_the_benefit_of_the_doubt_stays():
+    assert judged(Gated(torch.sign), lines=False).severity is Severity.INFO
