@@ -15,7 +15,7 @@ from headwater.capture.observations import Measured, ObservedCall, ObservedTenso
 from headwater.capture.observer import PassObserver
 from headwater.capture.operation_assembly import ObservedOperations
 from headwater.capture.source_lines import is_from_a_library
-from headwater.capture.spread import SPREAD
+from headwater.capture.spread import READ_SPREAD, SPREAD
 from headwater.capture.weights import WatchedParameter, WeightWatcher
 from headwater.recording import Combine, Context, Recording, RecordingBuilder, SignalKind, TensorStats
 
@@ -142,8 +142,9 @@ class _Assembly:
         for path, tensor in call.outputs:
             self._add(module, depth, SignalKind.ACTIVATION, path, tensor, [tensor.stats])
             self._add(module, depth, SignalKind.ACTIVATION_GRADIENT, path, tensor, tensor.gradients)
-        if call.spread is not None:
-            self._builder.add_series(SPREAD, [call.spread], module=module, depth=depth, combine=Combine.MAXIMUM)
+        for name, spread in ((SPREAD, call.spread), (READ_SPREAD, call.read_spread)):
+            if spread is not None:
+                self._builder.add_series(name, [spread], module=module, depth=depth, combine=Combine.MAXIMUM)
         if call.units is not None:
             minimum, maximum, num_samples = call.units
             self._builder.add_units(depth, num_samples, minimum.double().tolist(), maximum.double().tolist())

@@ -59,6 +59,7 @@ class ObservedCall:
     args_before_hooks: tuple[Any, ...] | None = None  # where the user's own pre-hooks may replace them
     units: tuple[Tensor, Tensor, int] | None = None
     spread: float | None = None  # of the rows of the first output
+    read_spread: float | None = None  # of the rows of the first input, of the last layer
     frame: FrameType | None = None  # that runs the call; only while it does
     is_second_run: bool = False  # of a reentrant checkpoint, inside the backward pass
     late_hook: RemovableHandle | None = None

@@ -22,7 +22,7 @@ from headwater.capture.open_calls import OpenCalls
 from headwater.capture.rectifiers import has_channels_first, is_rectifier, unit_extremes
 from headwater.capture.recurrent_calls import RecurrentCalls
 from headwater.capture.source_lines import calling_line
-from headwater.capture.spread import relative_spread
+from headwater.capture.spread import relative_spread, some_rows, spread_of_rows
 from headwater.capture.structure import named_tensors, unknown_types
 from headwater.capture.unregistered import UnregisteredModules
 from headwater.recording import TensorStats
@@ -47,6 +47,7 @@ class PassObserver:
         self._calls_without_grad: dict[int, list[ObservedCall]] = {}
         self._seen: dict[int, tuple[weakref.ref[Tensor], int, ObservedTensor]] = {}
         self._handles: list[RemovableHandle] = []
+        self._last_read: tuple[ObservedCall, Tensor] | None = None  # the latest layer, and rows of what it reads
         self._open = OpenCalls()
         self.gradients = GradientHooks(self._open, self.notes, exponents=exponents)
         self.recurrent = RecurrentCalls(self.gradients.hook_gradient, self.notes)
@@ -65,6 +66,7 @@ class PassObserver:
         for call in self.calls:
             call.forget_graph()
         self._handles.clear()
+        self._last_read = None
         self._seen.clear()
         self._calls_without_grad.clear()
         self._open.clear()
@@ -165,8 +167,11 @@ class PassObserver:
             self._calls_without_grad.setdefault(id(call.module), []).append(call)
 
     def _observe_outputs(self, call: ObservedCall, tensors: list[tuple[str, Tensor]], output: Any) -> None:
-        if self.notes_lines and not call.children and tensors:
+        if self.notes_lines and tensors and (call.parent is None or not call.children):
             call.spread = relative_spread(tensors[0][1])
+        if call.parent is None and self._last_read is not None:
+            layer, rows = self._last_read
+            layer.read_spread, self._last_read = spread_of_rows(rows), None
         for path, tensor in tensors:
             observed = self._observe(tensor, call)
             if observed.producer is None:
@@ -189,6 +194,9 @@ class PassObserver:
                 continue
             if not call.inputs and id(call.module) in self._rectifiers and observed.stats is not None:
                 call.units = self._units(tensor, observed.producer)
+            if self.notes_lines and not call.inputs and not call.is_second_run and _is_a_layer(call.module):
+                rows = some_rows(tensor)  # now, and a copy: whether it is the last layer is not known before the end
+                self._last_read = None if rows is None else (call, rows)
             read = ObservedInput(path, observed)
             if tensor.requires_grad and call.grad_enabled and not torch_internals.is_functorch_wrapper(tensor):
                 node = tensor.grad_fn or torch_internals.gradient_accumulator(tensor)
@@ -242,6 +250,10 @@ class PassObserver:
                     break
         candidates.remove(found)
         return found
+
+
+def _is_a_layer(module: nn.Module) -> bool:
+    return not module._modules and any(parameter is not None for parameter in module._parameters.values())
 
 
 def _lost_its_node(tensor: Tensor, observed: ObservedTensor) -> bool:

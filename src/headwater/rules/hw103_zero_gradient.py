@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
-from headwater.analysis.dataflow import Dataflow, dataflow
+from headwater.analysis.dataflow import dataflow
 from headwater.analysis.gain import cotangent
-from headwater.analysis.gradient_path import leaf_calls, trainable_layers
 from headwater.analysis.time_loops import time_loops
 from headwater.analysis.zero_lines import lines_turning_zero
 from headwater.analysis.zero_origins import ZeroOrigin, zero_origins
@@ -20,6 +18,7 @@ from headwater.recording import Recording, SignalKind
 from headwater.recording.recording import KINDS
 from headwater.rules.hw103_causes import SMALLEST_NUMBER, Explainer
 from headwater.rules.hw103_known_causes import Cause, Kind
+from headwater.rules.hw103_ways import Ways
 from headwater.rules.wording import distinct, named
 
 _GRADIENTS = (SignalKind.ACTIVATION_GRADIENT, SignalKind.INPUT_GRADIENT)
@@ -34,9 +33,9 @@ class ZeroGradient:
 
     Where a parameter that is all zero causes it and gets a gradient itself, the zero should be gone after one step; where a
     step or two were tried on this batch, it is known whether it is. Inside a branch (ReZero, zero-gamma, LoRA's B,
-    adaLN-Zero), in the last layer of a network with such branches (Fixup) and behind layers that are frozen anyway a
-    zero that ends is a design, and only worth knowing; where all of a plain network waits for it, it is a warning. No
-    threshold: zero is zero.
+    adaLN-Zero), beside a way that the data take (a spatial transformer's localisation), in the last layer of a network with
+    such branches (Fixup) and behind layers that are frozen anyway a zero that ends is a design, and only worth knowing;
+    where all of a plain network waits for it, it is a warning. No threshold: zero is zero.
     """
 
     code: ClassVar[str] = "HW103"
@@ -54,7 +53,7 @@ class ZeroGradient:
         if not _has_zeros(recording):
             return []
         flow = dataflow(recording)
-        explainer, ways = Explainer(recording, flow), _Ways(recording, flow)
+        explainer, ways = Explainer(recording, flow), Ways(recording, flow)
         groups: dict[tuple[Severity, Cause, bool, bool], list[ZeroOrigin]] = {}
         fading = _calls_that_fade_over_time(recording)
         for origin in zero_origins(recording, flow):
@@ -165,60 +164,3 @@ def _severity(kind: Kind, *, is_design: bool) -> Severity:
     if kind is Kind.DESIGN or (is_design and kind is not Kind.FAULT):
         return Severity.INFO
     return Severity.WARNING if kind in (Kind.HEALS, Kind.HEALED) else Severity.ERROR
-
-
-class _Ways:
-    """Whether the gradient has a way around a place."""
-
-    def __init__(self, recording: Recording, flow: Dataflow) -> None:
-        self._recording = recording
-        self._flow = flow
-        passed = (call.depth for call in leaf_calls(recording) if self._gets_some(call.depth))
-        self._first_passed = next(passed, len(recording.calls))
-        self._layers = trainable_layers(recording)
-
-    def blocks_nothing(self, depth: int, zero_weights: Collection[str]) -> bool:
-        """Whether no layer that trains stands before the call, or it is the last in a network with other zero starts."""
-        before = [layer for layer in self._layers[:2] if layer.call.depth < depth]
-        is_last = bool(self._layers) and depth == self._layers[-1].call.depth
-        # Scalars of a block that start at zero (the biases of Fixup) are no layers.
-        num_zero = sum(layer.call.module in zero_weights for layer in self._layers)
-        return not before or (is_last and 1 < num_zero <= len(self._layers) / 2)
-
-    def lead_around(self, origin: ZeroOrigin, *, heals: bool) -> bool:
-        """Whether a call before it gets a gradient, or the caller adds something to the zeros that come of it.
-
-        The second is for parameters that start at zero: LoRA's B beside a frozen layer, which needs no gradient.
-        """
-        if self._first_passed < origin.depth:
-            return True
-        if not heals:
-            return False
-        depth = origin.depth
-        if origin.is_after:  # the caller multiplies what the call returns by zero
-            return self._goes_on(self._recording.calls[depth].parent, depth)
-        while self._is_zero(depth) and (parent := self._recording.calls[depth].parent) >= 0:
-            if not self._is_zero(parent):
-                return self._goes_on(parent, depth)
-            depth = parent
-        return False
-
-    def _goes_on(self, parent: int, depth: int) -> bool:
-        """Whether the caller's result lives although this call's part in it is zero: it has added something."""
-        if parent < 0 or self._is_zero(parent) or self._flow.is_read(depth):
-            return False
-        later = self._flow.next_siblings[depth]
-        while later >= 0:
-            source = self._recording.signal(SignalKind.INPUT, later)
-            if source is not None and source.is_zero:
-                return False
-            later = self._flow.next_siblings[later]
-        return True
-
-    def _is_zero(self, depth: int) -> bool:
-        output = self._recording.signal(SignalKind.ACTIVATION, depth)
-        return output is not None and output.is_zero
-
-    def _gets_some(self, depth: int) -> bool:
-        gradient = self._recording.signal(SignalKind.ACTIVATION_GRADIENT, depth)
-        return gradient is not None and not gradient.is_zero
