@@ -165,3 +165,125 @@ def test_units_that_differ_in_late_columns_only_are_no_twins():
         model[2].weight[:, 3] = model[2].weight[:, 2]
     (finding,) = check(model, torch.randn(16, 64, generator=torch.Generator().manual_seed(1)))
     assert (finding.evidence["num_units_with_a_twin"], finding.evidence["num_groups"]) == (2, 1)
+
+
+# --- units that are no rows -----------------------------------------------------------------------------------------
+
+
+def upsampling():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.ConvTranspose2d(4, 8, 3), nn.Tanh(), nn.ConvTranspose2d(8, 3, 3))
+
+
+def constant(layer, value=0.05):
+    nn.init.constant_(layer.weight, value)
+    nn.init.zeros_(layer.bias)
+
+
+PICTURES = torch.randn(8, 4, 5, 5, generator=torch.Generator().manual_seed(0))
+
+
+def test_the_units_of_a_transposed_convolution_are_its_second_dimension():
+    model = upsampling()
+    assert check(model, PICTURES) == []
+    constant(model[0])
+    assert check(model, PICTURES) == []  # the next layer parts them
+    constant(model[2])
+    (finding,) = check(model, PICTURES)
+    assert (finding.severity, finding.modules) == (Severity.ERROR, ("0",))
+    assert (finding.evidence["num_units"], finding.evidence["num_units_with_a_twin"]) == (8, 8)
+    assert_well_said([finding])
+
+
+def test_input_channels_of_a_transposed_convolution_that_are_treated_alike_are_no_units():
+    model = nn.Sequential(nn.ConvTranspose2d(4, 8, 3), *upsampling()[1:])
+    with torch.no_grad():
+        model[0].weight.copy_(model[0].weight[:1].expand(4, -1, -1, -1))
+    assert check(model, PICTURES[:, :1].repeat(1, 4, 1, 1)) == []
+
+
+class Products(nn.Module):
+    """Products with raw parameters: `x @ w`, or `F.linear(x, w.T)` with the units in the rows."""
+
+    def __init__(self, *weights, rows=False, listed=False, bias=None):
+        super().__init__()
+        given = [nn.Parameter(weight.T.clone() if rows else weight.clone()) for weight in weights]
+        self.rows, self.bias = rows, bias
+        if listed:
+            self.weights = nn.ParameterList(given)
+        else:
+            for i, weight in enumerate(given):
+                self.register_parameter(f"w{i}", weight)
+
+    def forward(self, x):
+        weights = list(self.parameters())
+        for i, weight in enumerate(weights):
+            x = nn.functional.linear(x, weight) if self.rows else x @ weight
+            x = x if self.bias is None or i else x + self.bias
+            x = torch.tanh(x) if i < len(weights) - 1 else x
+        return x
+
+
+def randn(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def traced(model, inputs=INPUTS):
+    return RULE.check(observe(Problem(model, inputs)))
+
+
+@pytest.mark.parametrize("listed", [False, True])
+@pytest.mark.parametrize("rows", [False, True])
+def test_units_of_raw_parameters_are_found_in_rows_and_in_columns(rows, listed):
+    weights = (torch.full((8, 6), 0.1), randn(1, 4).expand(6, 4), randn(4, 2))
+    model = Products(*weights, rows=rows, listed=listed)
+    (finding,) = traced(model)
+    assert (finding.severity, finding.evidence["num_units"]) == (Severity.ERROR, 6)
+    first = next(iter(model.parameters()))
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    for _ in range(20):
+        optimizer.zero_grad()
+        (model(INPUTS) - 1.0).square().mean().backward()
+        optimizer.step()
+    units = first if rows else first.T
+    assert torch.allclose(units, units[:1].expand_as(units), rtol=1e-5)
+
+
+def test_copied_columns_of_a_network_of_two_products_are_counted():
+    first, second = randn(8, 6), randn(6, 3, seed=1)
+    first[:, 3:5] = first[:, :2]
+    second[3:5] = second[:2]
+    (finding,) = traced(Products(first, second))
+    assert finding.severity is Severity.WARNING
+    assert (finding.evidence["num_units_with_a_twin"], finding.evidence["num_groups"]) == (4, 2)
+
+
+HEALTHY_PRODUCTS = {
+    "random": lambda: Products(randn(8, 6), randn(6, 4, seed=1), randn(4, 2, seed=2)),
+    "parted by the next layer": lambda: Products(torch.full((8, 6), 0.1), randn(6, 4), randn(4, 2)),
+    "parted by a bias": lambda: Products(torch.full((8, 6), 0.1), randn(1, 2).expand(6, 2), bias=randn(6)),
+    "a zero factor": lambda: Products(randn(8, 2), torch.zeros(2, 6), randn(6, 2, seed=1)),
+    "a zero head": lambda: Products(randn(8, 6), torch.zeros(6, 2)),
+    "an output that is asked for the same": lambda: Products(randn(8, 6), torch.full((6, 2), 0.1)),
+    "one product": lambda: Products(torch.full((8, 2), 0.1)),
+}
+
+
+@pytest.mark.parametrize("name", HEALTHY_PRODUCTS)
+def test_healthy_raw_parameters_have_no_twins(name):
+    model = HEALTHY_PRODUCTS[name]()
+    assert RULE.check(observe(Problem(model, INPUTS, loss=lambda output: (output - 1.0).square().mean()))) == []
+
+
+def test_a_module_behind_raw_parameters_is_the_output_layer():
+    class WithHead(Products):
+        def __init__(self):
+            super().__init__(torch.full((8, 6), 0.1), randn(1, 4).expand(6, 4))
+            self.head = nn.Linear(4, 2)
+
+        def forward(self, x):
+            first, second, *_ = self.parameters()
+            return self.head(torch.tanh(torch.tanh(x @ first) @ second))
+
+    (finding,) = traced(WithHead())
+    assert "'w0'" in finding.message

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
+from headwater.analysis.functional_layers import parameter_readers
 from headwater.analysis.gradient_path import leaf_calls
 from headwater.findings import Finding, NotApplicable, Severity, Verdict
-from headwater.recording import Recording, Series, SignalKind
+from headwater.recording import Call, Recording, Series, SignalKind
 from headwater.rules.wording import counted, distinct
 
 _SERIES = "num_symmetric_units"
@@ -37,9 +39,9 @@ class SymmetricUnits:
         if not len(recording.operation_table) and not recording.series(_SERIES):
             return NotApplicable("rows of weights were not compared: use diagnose()")
         groups: dict[Severity, list[Series]] = {}
-        output_layer = next((c.module for c in reversed(leaf_calls(recording)) if c.module in _owners(recording)), "")
+        is_output = _output_layer(recording)
         for series in recording.series(_SERIES):
-            if series.module == output_layer:  # where the loss asks all outputs for the same
+            if is_output(series):  # where the loss asks all outputs for the same
                 continue
             num_units, num_twins, _ = series.values
             is_all = num_twins >= self.error_fraction * num_units
@@ -47,8 +49,22 @@ class SymmetricUnits:
         return [_finding(self, severity, found) for severity, found in sorted(groups.items(), reverse=True)]
 
 
-def _owners(recording: Recording) -> set[str]:
-    return {parameter.module for parameter in recording.parameters}
+def _output_layer(recording: Recording) -> Callable[[Series], bool]:
+    """Whether a parameter is the output layer's: of the last call with parameters, or the last that functional code reads."""
+    owners = {parameter.module for parameter in recording.parameters}
+    last = next((call for call in reversed(leaf_calls(recording)) if call.module in owners), None)
+    readers = [(max(series.values), series.module, series.item) for series in parameter_readers(recording)]
+    latest = max(readers, default=(-1.0, "", ""))
+    if not readers or (last is not None and latest[0] < _made_by(recording, last)):
+        return lambda series: last is not None and series.module == last.module
+    return lambda series: (series.module, series.item) == latest[1:]
+
+
+def _made_by(recording: Recording, call: Call) -> int:
+    """Index of the last operation that ran in a call; -1 where it is several layers of functional code, or none is known."""
+    several = {s.module for s in parameter_readers(recording)}
+    inside = (o.index for o in recording.operations if o.depth == call.depth)
+    return -1 if call.module in several else max(inside, default=-1)
 
 
 def _finding(rule: SymmetricUnits, severity: Severity, found: list[Series]) -> Finding:
