@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
 
+from headwater.analysis.operation_items import operation_items
 from headwater.recording import Operation, Recording, SignalKind
 
 
@@ -46,14 +46,8 @@ def functional_activations(recording: Recording) -> list[FunctionalActivation]:
         return []
     found: list[FunctionalActivation] = []
     known = {(one.depth, one.item, one.name): one.values for one in recording.all_series if one.depth >= 0}
-    number: Counter[tuple[int, str]] = Counter()
     last, returned = _last_that_trains(recording), _making_the_output(recording)
-    for operation in recording.operations:
-        if operation.is_cut:
-            continue
-        number[operation.depth, operation.name] += 1
-        count = number[operation.depth, operation.name]
-        item = operation.name if count == 1 else f"{operation.name} {count}"
+    for operation, item in operation_items(recording):
         rectified = known.get((operation.depth, item, "rectified"))
         squashed = known.get((operation.depth, item, "squashed"))
         if rectified is None and squashed is None:

@@ -64,7 +64,7 @@ def is_activation(function: Callable[..., Any]) -> bool:
     >>> is_activation(torch.relu), is_activation(torch.Tensor.relu_), is_activation(torch.matmul)
     (True, True, False)
     """
-    return _plain_name(function) in (*_RECTIFYING, *_SQUASHING)
+    return plain_name(function) in (*_RECTIFYING, *_SQUASHING)
 
 
 @torch_internals.unseen
@@ -84,11 +84,11 @@ def looked_at(
         module: the innermost one that is running.
         producer_of: the module that returned a tensor, which tells where its units are.
     """
-    name = _plain_name(function)
+    name = plain_name(function)
     if isinstance(module, _JUDGED_AS_MODULES):
         return None
     source = args[0] if args else kwargs.get("input")
-    if not isinstance(source, Tensor) or not source.requires_grad or not _can_be_read(source):
+    if not isinstance(source, Tensor) or not source.requires_grad or not can_be_read(source):
         return None
     low, high = _plateaus(name, args, kwargs)
     if name == "softmax":
@@ -102,11 +102,21 @@ def looked_at(
     return functools.partial(_finished, name, (low, high), units, energy)
 
 
-def _plain_name(function: Callable[..., Any]) -> str:
+def plain_name(function: Callable[..., Any]) -> str:
+    """The name of a torch function without underscores around it.
+
+    >>> plain_name(torch.Tensor.relu_), plain_name(torch.Tensor.__matmul__)
+    ('relu', 'matmul')
+    """
     return str(getattr(function, "__name__", "")).strip("_").removeprefix("special_")
 
 
-def _can_be_read(tensor: Tensor) -> bool:
+def can_be_read(tensor: Tensor) -> bool:
+    """Whether a tensor has floating-point numbers that can be summed.
+
+    >>> can_be_read(torch.ones(2)), can_be_read(torch.ones(2, dtype=torch.int))
+    (True, False)
+    """
     return (
         tensor.is_floating_point()
         and tensor.numel() > 0
@@ -160,7 +170,7 @@ def _finished(
     input_energy: Tensor | None,
     result: Any,
 ) -> MeasuredActivation | None:
-    if not isinstance(result, Tensor) or not _can_be_read(result):
+    if not isinstance(result, Tensor) or not can_be_read(result):
         return None
     values = result.detach()
     energy = torch.linalg.vector_norm(values, dtype=torch.float64).square() if units is not None else None
@@ -190,7 +200,7 @@ def _relative_derivative(name: str, plateaus: tuple[float | None, float | None],
 @torch_internals.unseen
 def _softmax(source: Tensor, dim: int, result: Any) -> MeasuredActivation | None:
     """1 - sum of p² over what it is at equal probabilities, 1 - 1/n: the trace of its derivative. Masked entries do not count."""
-    if not isinstance(result, Tensor) or not _can_be_read(result):
+    if not isinstance(result, Tensor) or not can_be_read(result):
         return None
     scores, p = source.detach(), result.detach().double()
     is_open = scores > _MASKED

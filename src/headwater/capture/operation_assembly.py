@@ -11,6 +11,7 @@ from torch import Tensor
 
 from headwater.capture import torch_internals
 from headwater.capture.functional_activations import RECTIFIED, SQUASHED, UNIT_MAXIMUM, UNIT_MINIMUM
+from headwater.capture.functional_products import MULTIPLIED
 from headwater.capture.observations import Measured, ObservedCall, ObservedTensor
 from headwater.capture.operation_graph import Interval, ObservedOperation, OperationGraph
 from headwater.capture.source_lines import SourceLines, TracedCut, operation_name, source_line
@@ -21,6 +22,7 @@ _COMBINE = {
     UNIT_MAXIMUM: Combine.MAXIMUM,
     RECTIFIED: Combine.SUM,
     SQUASHED: Combine.SUM,
+    MULTIPLIED: Combine.SUM,
 }
 OWN_SLOPES = "operations_with_own_slopes"  # indices of those that read one tensor and made one of its shape
 READERS = "operations_that_read"  # series of a parameter: the indices of the operations that it comes in by
@@ -40,7 +42,7 @@ class ObservedOperations:
     def __init__(self, graph: OperationGraph, lines: SourceLines | None, calls: Sequence[ObservedCall]) -> None:
         self.graph = graph
         traced = self._traced = None if lines is None else lines.operations
-        self._activations = {} if lines is None else lines.activations
+        self._functions = {} if lines is None else lines.measured
         self._cuts = {} if lines is None else lines.cuts
         self._leaves = None if traced is not None else leaf_calls(calls)
         self._calls = [call for call in calls if call.end_sequence_number >= 0]
@@ -76,7 +78,7 @@ class ObservedOperations:
                 is_finite=stats is None or not stats.nonfinite_count,
             )
             if call is not None and call in depths:
-                self._add_activation(builder, operation, same, depths[call], module_of(call))
+                self._add_measured(builder, operation, same, depths[call], module_of(call))
         for operation in self.graph.operations:
             for producer in operation.producers:
                 sent = merged_stats([stats_of(measured) for measured in operation.sent.get(producer, ())])
@@ -158,7 +160,7 @@ class ObservedOperations:
             if call is not None and (call.children or len(readers) > 1):
                 yield from readers
 
-    def _add_activation(
+    def _add_measured(
         self,
         builder: RecordingBuilder,
         operation: ObservedOperation,
@@ -169,7 +171,7 @@ class ObservedOperations:
         """Adds what was measured of it, under its name and the how many-th of that name in its call it is."""
         name = self._name(operation)
         same[depth, name] += 1
-        measured = self._activations.get(operation.interval)
+        measured = self._functions.get(operation.interval)
         for series, values in ({} if measured is None else measured.series()).items():
             number = same[depth, name]
             item = name if number == 1 else f"{name} {number}"

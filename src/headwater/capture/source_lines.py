@@ -24,7 +24,8 @@ from torch.autograd.graph import Node
 from torch.overrides import TorchFunctionMode, resolve_name
 
 from headwater.capture import torch_internals
-from headwater.capture.functional_activations import Finish, MeasuredActivation, is_activation, looked_at
+from headwater.capture.functional_activations import MeasuredActivation, is_activation, looked_at
+from headwater.capture.functional_products import MeasuredProduct, is_product, product_looked_at
 from headwater.capture.observations import ObservedCall
 from headwater.recording import SourceLine
 
@@ -35,6 +36,10 @@ _TORCH = str(Path(torch.__file__).parent)
 _LONGEST_CODE = 200
 _MOST_CUTS = 1000  # under no_grad every operation is one
 _MOST_SOURCES = 8  # of one cut in a loop
+
+
+_Measured = MeasuredActivation | MeasuredProduct
+_Finish = Callable[[Any], _Measured | None]  # takes what a function returned
 
 
 class TracedOperation(NamedTuple):
@@ -97,7 +102,8 @@ class SourceLines(TorchFunctionMode):
     ) -> None:
         super().__init__()
         self.operations: list[TracedOperation] = []
-        self.activations: dict[int, MeasuredActivation] = {}  # by the position of their operation
+        # Activations, and products with parameters, by the position of their operation.
+        self.measured: dict[int, _Measured] = {}
         self.cuts: dict[TracedCut, list[CutSource]] = {}  # with what was read there
         self._masks: dict[int, _Mask] = {}  # by the identity of their tensors
         self._running = running
@@ -113,7 +119,7 @@ class SourceLines(TorchFunctionMode):
             file, line = calling_line(sys._getframe(1))
             self.operations.append(TracedOperation(first, end, func, file, line, _has_own_slope(args, kwargs, result)))
             if finish is not None:
-                self._note_activation(finish, result)
+                self._note_measured(finish, result)
         elif len(self.cuts) < _MOST_CUTS and (isinstance(result, Tensor) or _leaves_torch(func)):
             with torch_internals.without_function_modes():
                 self._note_cut(func, result, args, sys._getframe(1))
@@ -138,21 +144,24 @@ class SourceLines(TorchFunctionMode):
         mask = self._masks.get(id(argument))
         return mask.comparisons if mask is not None and mask.tensor() is argument else {}
 
-    def _look_at(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Finish | None:
-        if not is_activation(func):
+    def _look_at(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> _Finish | None:
+        is_factor = is_product(func)
+        if not is_factor and not is_activation(func):
             return None
         running = self._running()
         with suppress(
             Exception
         ):  # of a tensor of the user's own kind: the pass goes on, and nothing is known of this call
+            if running and is_factor:
+                return product_looked_at(args, kwargs, running[-1].module)
             return looked_at(func, args, kwargs, running[-1].module, self._producer_of) if running else None
         return None
 
-    def _note_activation(self, finish: Finish, result: Any) -> None:
+    def _note_measured(self, finish: _Finish, result: Any) -> None:
         with suppress(Exception):
             measured = finish(result)
             if measured is not None:
-                self.activations[len(self.operations) - 1] = measured
+                self.measured[len(self.operations) - 1] = measured
 
 
 @torch_internals.unseen

@@ -3,24 +3,36 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
+
+from headwater.analysis.functional_signals import functional_signals
 from headwater.analysis.gradient_path import leaf_calls, median_decades
 from headwater.findings import Finding, NotApplicable, Severity, Verdict
-from headwater.recording import Call, Recording, SignalKind
+from headwater.recording import Call, Recording, SignalKind, SourceLine
 from headwater.rules.wording import counted, distinct
 
 _LEAST_LAYERS = 3
+_OF_SEVERAL_MATRICES = ("RNN", "LSTM", "GRU", "RNNCell", "LSTMCell", "GRUCell", "MultiheadAttention")
 
 
 @dataclass(frozen=True, slots=True)
 class _Layer:
-    """One leaf call with weights, and the larger RMS of what it reads and returns: a branch may return little by design."""
+    """One leaf call with weights, or one product of functional code.
+
+    Args:
+        call: it, or the one that the product ran in.
+        rms: the larger of what it reads and returns: a branch may return little by design.
+        line: of the product.
+    """
 
     call: Call
     rms: float
+    line: SourceLine | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,20 +69,20 @@ class SignalScale:
             return NotApplicable("no call of the model was recorded")
         layers = _layers(recording)
         if len(layers) < _LEAST_LAYERS:
-            return []
+            return _too_few(recording, layers)
         hidden = layers[:-1]
         last = hidden[-max(1, len(hidden) // 10) :]
         end = median_decades(math.log10(layer.rms) for layer in last)
         change = end - math.log10(hidden[0].rms)
         if end < math.log10(self.small_rms) and -change >= self.collapse_warning_decades:
             severity = Severity.ERROR if -change >= self.collapse_error_decades else Severity.WARNING
-            return [self._finding(hidden, last[0].call, change, severity)]
+            return [self._finding(hidden, last[0], change, severity)]
         if end > math.log10(self.large_rms) and change >= self.explosion_warning_decades:
             severity = Severity.ERROR if change >= self.explosion_error_decades else Severity.WARNING
-            return [self._finding(hidden, last[0].call, change, severity)]
+            return [self._finding(hidden, last[0], change, severity)]
         return []
 
-    def _finding(self, hidden: Sequence[_Layer], end: Call, change: float, severity: Severity) -> Finding:
+    def _finding(self, hidden: Sequence[_Layer], end: _Layer, change: float, severity: Severity) -> Finding:
         has_collapsed = change < 0.0
         factor = 10 ** (change / (len(hidden) - 1))
         what = (
@@ -82,7 +94,7 @@ class SignalScale:
             code=self.code,
             name=self.name,
             severity=severity,
-            modules=distinct([end.module, hidden[0].call.module]),
+            modules=distinct([end.call.module, hidden[0].call.module]),
             cause=(
                 "Each layer returns less than it reads: the weights are too small for the activation and the depth."
                 if has_collapsed
@@ -108,10 +120,56 @@ class SignalScale:
                 if has_collapsed
                 else "Scale the branches of shortcuts down: by 1/sqrt(number of blocks), or start them at zero.",
             ),
+            lines=() if end.line is None else (end.line,),
         )
 
 
+def _too_few(recording: Recording, layers: Sequence[_Layer]) -> Verdict:
+    """Nothing to find in so few layers, unless there are more whose signal nobody saw."""
+    several = {info.name for info in recording.modules if info.type in _OF_SEVERAL_MATRICES}
+    matrices = [p for p in recording.parameters if len(p.shape) > 1 and p.received_gradient and p.module not in several]
+    if len(matrices) <= max(len(layers), _LEAST_LAYERS - 1):
+        return []
+    return NotApplicable(
+        f"the signal was seen at {counted(len(layers), 'layer')}, and {len(matrices)} weight matrices get a gradient: diagnose() with "
+        "lines looks at functional code, too, where it multiplies by a parameter"
+    )
+
+
 def _layers(recording: Recording) -> list[_Layer]:
+    """In execution order. A call in which functional code multiplies several times is no layer itself: its products are."""
+    products = functional_signals(recording)
+    num_products = Counter(product.operation.depth for product in products)
+    found = [
+        (_position(recording, layer.call) if products else (0, layer.call.depth), layer)
+        for layer in _called_layers(recording)
+        if num_products[layer.call.depth] < 2
+    ]
+    for product in products:
+        operation = product.operation
+        if operation.depth < 0 or (num_products[operation.depth] < 2 and not recording.children(operation.depth)):
+            continue
+        rms = max((value for value in (product.read_rms, product.made_rms) if value < math.inf), default=0.0)
+        if rms > 0.0:
+            layer = _Layer(recording.calls[operation.depth], rms, operation.line)
+            found.append(((operation.index, operation.depth), layer))
+    return [layer for _, layer in sorted(found, key=lambda pair: pair[0])]
+
+
+def _position(recording: Recording, call: Call) -> tuple[int, int]:
+    """Index of the operation that made what the call returned; where none is known, of the last one in a call before it."""
+    made_by = recording.operation_by_tensor
+    known = [
+        made_by[s.tensor] for s in recording.select(SignalKind.ACTIVATION, depth=call.depth) if s.tensor in made_by
+    ]
+    if known:
+        return max(known), call.depth
+    depths = recording.operation_table["depth"]
+    before = np.flatnonzero((depths >= 0) & (depths < call.depth))
+    return (int(before[-1]) if len(before) else -1), call.depth
+
+
+def _called_layers(recording: Recording) -> list[_Layer]:
     owners = {parameter.module for parameter in recording.parameters}
     layers = []
     for call in leaf_calls(recording):
