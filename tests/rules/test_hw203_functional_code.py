@@ -151,8 +151,20 @@ def test_healthy_functional_code_is_looked_at_and_fine(name):
 def test_without_lines_it_is_not_judged_and_says_why():
     verdict = check(Functional(), lines=False)
     assert isinstance(verdict, NotApplicable)
-    assert "10 weight matrices" in verdict.reason
+    assert "not where 9 more" in verdict.reason  # the module itself is seen as one layer, at its output
     assert "lines" in verdict.reason
+
+
+@pytest.mark.parametrize("lines", [False, True])
+def test_a_weight_that_is_computed_first_is_not_judged(lines):
+    verdict = check(Functional(product=lambda x, w: x @ (w / w.norm())), lines=lines)
+    assert isinstance(verdict, NotApplicable)
+
+
+def test_layers_whose_signal_is_zero_have_been_seen():
+    model = modules(4)
+    nn.init.zeros_(model[0].weight)
+    assert check(model) == []
 
 
 @pytest.mark.parametrize("lines", [False, True])

@@ -126,14 +126,22 @@ class SignalScale:
 
 def _too_few(recording: Recording, layers: Sequence[_Layer]) -> Verdict:
     """Nothing to find in so few layers, unless there are more whose signal nobody saw."""
-    several = {info.name for info in recording.modules if info.type in _OF_SEVERAL_MATRICES}
-    matrices = [p for p in recording.parameters if len(p.shape) > 1 and p.received_gradient and p.module not in several]
-    if len(matrices) <= max(len(layers), _LEAST_LAYERS - 1):
+    num_unseen = _num_unseen_matrices(recording)
+    if not num_unseen or len(layers) + num_unseen < _LEAST_LAYERS:
         return []
     return NotApplicable(
-        f"the signal was seen at {counted(len(layers), 'layer')}, and {len(matrices)} weight matrices get a gradient: diagnose() with "
-        "lines looks at functional code, too, where it multiplies by a parameter"
+        f"the signal was seen at {counted(len(layers), 'layer')}, and not where {num_unseen} more of the model's matrices are multiplied by: "
+        "diagnose() with lines looks at functional code, too, where it multiplies by a parameter"
     )
+
+
+def _num_unseen_matrices(recording: Recording) -> int:
+    """How many that get a gradient belong to no call that is one layer, and to no product that was measured."""
+    several = {info.name for info in recording.modules if info.type in _OF_SEVERAL_MATRICES}
+    owned = Counter(p.module for p in recording.parameters if len(p.shape) > 1 and p.received_gradient)
+    called = {call.module for call in leaf_calls(recording)}
+    unseen = sum(count - (name in called) for name, count in owned.items() if name not in several)
+    return max(0, unseen - len(functional_signals(recording)))
 
 
 def _layers(recording: Recording) -> list[_Layer]:
