@@ -9,6 +9,7 @@ from torch import nn
 
 from headwater.analysis.functional_activations import functional_activations
 from headwater.capture import Problem, observe, record
+from headwater.capture.softmax_choices import _dealt
 from headwater.findings import NotApplicable, Severity
 from headwater.rules import DeadUnits, SaturatedActivation
 from tests.rules.conclusions import assert_well_said, the_finding
@@ -258,3 +259,120 @@ def test_looking_at_functions_leaves_no_trace(function):
     with record(model) as recorder, recorder.trace_lines():
         model(inputs).square().mean().backward()
     assert all(torch.equal(p.grad, gradient) for p, gradient in zip(model.parameters(), gradients, strict=True))
+
+
+class Pointer(nn.Module):
+    """Finds the key that is like the query, and returns its value."""
+
+    def __init__(self, scale=0.25):
+        super().__init__()
+        self.key, self.query, self.value = nn.Linear(16, 16), nn.Linear(16, 16), nn.Linear(4, 4)
+        self.scale = scale
+
+    def forward(self, keys, values, query):
+        scores = self.scale * torch.einsum("bid,bd->bi", self.key(keys), self.query(query))
+        return torch.einsum("bi,bid->bd", torch.softmax(scores, -1), self.value(values))
+
+
+def pointing(seed=0):
+    """A batch for a Pointer: inputs and targets."""
+    generator = torch.Generator().manual_seed(seed)
+    keys, values = torch.randn(64, 6, 16, generator=generator), torch.randn(64, 6, 4, generator=generator)
+    row, asked = torch.arange(64), torch.randint(0, 6, (64,), generator=generator)
+    return (keys, values, keys[row, asked]), values[row, asked]
+
+
+@pytest.mark.parametrize("num_steps", [180, 250])  # loss 0.006 and 4e-5
+def test_a_softmax_that_has_learned_to_point_is_only_worth_knowing(num_steps):
+    torch.manual_seed(0)
+    model, (inputs, targets) = Pointer(), pointing()
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    for _ in range(num_steps):
+        optimizer.zero_grad()
+        F.mse_loss(model(*inputs), targets).backward()
+        optimizer.step()
+    finding = the_finding(observe(Problem(model, inputs, targets, nn.MSELoss())), SaturatedActivation())
+    assert finding.severity is Severity.INFO
+    assert finding.evidence["loss_with_its_choice"] < 0.1 * finding.evidence["loss_without_a_choice"]
+    assert_well_said([finding])
+    # Without a loss nobody knows what it shall point at.
+    blind = the_finding(observe(Problem(model, inputs)), SaturatedActivation())
+    assert blind.severity is Severity.WARNING
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("fault", ["no 1/sqrt(d)", "huge inputs"])
+def test_a_softmax_that_is_sharp_at_initialisation_is_a_warning_whatever_the_task(fault, seed):
+    torch.manual_seed(seed)
+    model, (inputs, targets) = Pointer(100.0 if fault == "no 1/sqrt(d)" else 0.25), pointing(seed)
+    if fault == "huge inputs":
+        keys, values, query = inputs
+        inputs = (30.0 * keys, values, 30.0 * query)
+    finding = the_finding(observe(Problem(model, inputs, targets, nn.MSELoss())), SaturatedActivation())
+    assert finding.severity is Severity.WARNING
+
+
+def test_the_losses_of_other_choices_are_those_of_a_model_that_chooses_so():
+    torch.manual_seed(0)
+    model, (inputs, targets) = Pointer(100.0), pointing()
+    (found,) = functional_activations(observe(Problem(model, inputs, targets, nn.MSELoss())))
+    own, without, by_lot, variance = found.choice_losses
+    assert own == pytest.approx(F.mse_loss(model(*inputs), targets).item(), rel=1e-5)
+    values = model.value(inputs[1]).detach()
+    assert without == pytest.approx(F.mse_loss(values.mean(1), targets).item(), rel=1e-5)
+    # A certain choice by lot is one of the six values: on average over them, and not far from that in any lot.
+    expected = (values - targets[:, None]).square().mean().item()
+    assert by_lot == pytest.approx(expected, abs=5.0 * variance**0.5)
+
+
+def test_lots_are_dealt_among_the_entries_that_are_not_masked():
+    generator = torch.Generator().manual_seed(0)
+    is_open = torch.rand(50, 7, generator=generator) < 0.6
+    is_open[:, 0] = True
+    probabilities = torch.rand(50, 7, generator=generator).masked_fill(~is_open, 0.0)
+    for dim in (0, 1):
+        given = (probabilities, is_open, -1) if dim else (probabilities.T, is_open.T, 0)
+        dealt = _dealt(*given, torch.Generator().manual_seed(1))
+        dealt = dealt if dim else dealt.T
+        assert not dealt[~is_open].any()
+        assert torch.equal(dealt.sort(1).values, probabilities.sort(1).values)
+        assert not torch.equal(dealt, probabilities)
+
+
+def test_trying_other_choices_leaves_no_trace():
+    class Forgetful(Pointer):
+        def forward(self, keys, values, query):
+            self.num_calls = getattr(self, "num_calls", 0) + 1
+            return super().forward(keys, F.dropout(values, 0.1), query)
+
+    torch.manual_seed(0)
+    model, (inputs, targets) = Forgetful(100.0), pointing()
+    before = torch.get_rng_state()
+    recording = observe(Problem(model, inputs, targets, nn.MSELoss()))
+    assert recording.series("loss_with_choices")
+    assert torch.equal(torch.get_rng_state(), before)
+    assert not hasattr(model, "num_calls")
+
+
+def test_of_two_softmaxes_only_the_one_that_has_learned_is_excused():
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.pointer, self.gate, self.mixed = Pointer(), nn.Linear(4, 4), nn.Linear(4, 4)
+
+        def forward(self, keys, values, query):
+            found = self.pointer(keys, values, query)
+            return found + 0.01 * self.mixed(torch.softmax(1e3 * self.gate(found), -1))
+
+    torch.manual_seed(0)
+    model, (inputs, targets) = Two(), pointing()
+    optimizer = torch.optim.Adam(model.pointer.parameters(), lr=1e-2)
+    for _ in range(250):
+        optimizer.zero_grad()
+        F.mse_loss(model.pointer(*inputs), targets).backward()
+        optimizer.step()
+    verdict = SaturatedActivation().check(observe(Problem(model, inputs, targets, nn.MSELoss())))
+    assert {(finding.severity, finding.modules) for finding in verdict} == {
+        (Severity.INFO, ("pointer",)),
+        (Severity.WARNING, ("",)),
+    }

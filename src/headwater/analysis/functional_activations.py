@@ -23,6 +23,8 @@ class FunctionalActivation:
         output_rms: of a rectifier.
         mean_derivative: as a part of the largest, averaged; nan for what has no upper plateau.
         input_rms: of what is squashed.
+        choice_losses: of a sharp softmax, the loss with its own choice, with none, the mean over choices by lot, and their variance;
+            empty where it is not known.
     """
 
     operation: Operation
@@ -33,6 +35,18 @@ class FunctionalActivation:
     output_rms: float
     mean_derivative: float
     input_rms: float
+    choice_losses: np.ndarray
+
+    def choice_serves_the_loss(self, sigmas: float) -> bool:
+        """Whether the loss is lower with the softmax's own choice than with none, and than with one by lot.
+
+        Args:
+            sigmas: standard deviations of the lots' losses that it must lie below their mean.
+        """
+        if not len(self.choice_losses):
+            return False
+        own, without, by_lot, variance = self.choice_losses
+        return bool(own < without and own < by_lot - sigmas * math.sqrt(variance))
 
 
 def functional_activations(recording: Recording) -> list[FunctionalActivation]:
@@ -66,6 +80,7 @@ def functional_activations(recording: Recording) -> list[FunctionalActivation]:
                 output_rms=_root_mean(energy, num_samples * len(minimum)),
                 mean_derivative=derivative / entries,
                 input_rms=_root_mean(input_energy, inputs),
+                choice_losses=known.get((operation.depth, item, "loss_with_choices"), np.empty(0)),
             )
         )
     return found

@@ -20,6 +20,7 @@ from headwater.capture.rectifiers import has_channels_first, unit_extremes
 UNIT_MINIMUM, UNIT_MAXIMUM = "unit_minimum", "unit_maximum"
 RECTIFIED = "rectified"  # entries of a unit, and the sum of the output's squares
 SQUASHED = "squashed"  # sum of the derivative relative to its largest, over how many; sum of the input's squares, over how many
+SOFTMAX_NUMBER = "softmax_number"  # the how many-th one of the forward pass that is looked at, from zero
 
 # The rules look at these by their type.
 _JUDGED_AS_MODULES = (nn.ReLU, nn.ReLU6, nn.Tanh, nn.Sigmoid, nn.Softsign, nn.Hardtanh, nn.Hardsigmoid)
@@ -36,11 +37,13 @@ class MeasuredActivation:
         units: smallest and largest input of each unit, and how many entries a unit has; None for what is no rectifier.
         output_energy: sum of the output's squares.
         squashed: as in the series; None for what has no upper plateau.
+        softmax_number: as in the series; -1 for what is no softmax.
     """
 
     units: tuple[Tensor, Tensor, int] | None = None
     output_energy: Tensor | None = None
     squashed: Tensor | None = None
+    softmax_number: int = -1
 
     def series(self) -> dict[str, Sequence[float]]:
         """The numbers by the name of their series."""
@@ -51,6 +54,8 @@ class MeasuredActivation:
             found[RECTIFIED] = [float(num_entries), float(self.output_energy)]
         if self.squashed is not None:
             found[SQUASHED] = self.squashed.tolist()
+        if self.softmax_number >= 0:
+            found[SOFTMAX_NUMBER] = [float(self.softmax_number)]
         return found
 
 
@@ -90,16 +95,44 @@ def looked_at(
     source = args[0] if args else kwargs.get("input")
     if not isinstance(source, Tensor) or not source.requires_grad or not can_be_read(source):
         return None
-    low, high = _plateaus(name, args, kwargs)
     if name == "softmax":
-        dim = kwargs.get("dim", args[1] if len(args) > 1 else None)
-        return functools.partial(_softmax, source, dim) if isinstance(dim, int) else None
+        scores = softmax_scores(function, args, kwargs)
+        return None if scores is None else functools.partial(_softmax, *scores)
+    low, high = _plateaus(name, args, kwargs)
     if low is None and high is None:
         return None
     channels_first = has_channels_first(source, producer_of(source))
     units = unit_extremes(source, channels_first=channels_first) if low == 0.0 else None
     energy = torch.linalg.vector_norm(source.detach(), dtype=torch.float64).square() if high is not None else None
     return functools.partial(_finished, name, (low, high), units, energy)
+
+
+@torch_internals.unseen
+def softmax_scores(
+    function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> tuple[Tensor, int] | None:
+    """What a softmax reads, and along which dimension it runs; None for anything else, and for scores that want no gradient.
+
+    >>> scores = torch.ones(2, 3, requires_grad=True)
+    >>> softmax_scores(torch.softmax, (scores, -1), {})[1], softmax_scores(torch.relu, (scores,), {})
+    (-1, None)
+    """
+    if plain_name(function) != "softmax":
+        return None
+    source = args[0] if args else kwargs.get("input")
+    dim = kwargs.get("dim", args[1] if len(args) > 1 else None)
+    if not isinstance(source, Tensor) or not source.requires_grad or not can_be_read(source):
+        return None
+    return (source, dim) if isinstance(dim, int) else None
+
+
+def open_entries(scores: Tensor) -> Tensor:
+    """The scores that are not masked.
+
+    >>> open_entries(torch.tensor([1.0, -1e9]))
+    tensor([ True, False])
+    """
+    return scores.detach() > _MASKED
 
 
 def plain_name(function: Callable[..., Any]) -> str:
@@ -203,7 +236,7 @@ def _softmax(source: Tensor, dim: int, result: Any) -> MeasuredActivation | None
     if not isinstance(result, Tensor) or not can_be_read(result):
         return None
     scores, p = source.detach(), result.detach().double()
-    is_open = scores > _MASKED
+    is_open = open_entries(scores)
     num_open = is_open.sum(dim)
     rows = num_open > 1
     if not rows.any():

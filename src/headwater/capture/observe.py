@@ -23,6 +23,7 @@ from headwater.capture.precision import has_few_bits, precision_asked_for
 from headwater.capture.preservation import gradients_preserved, preserved
 from headwater.capture.problem import Problem, ProblemError
 from headwater.capture.recorder import Recorder, record
+from headwater.capture.softmax_choices import losses_of_choices
 from headwater.capture.source_lines import operation_name, source_line
 from headwater.capture.structure import named_tensors
 from headwater.capture.symmetry import symmetric_units
@@ -80,6 +81,8 @@ def observe(
     recording = step.added_to(extended(recording, series=asked))
     if _is_broken(recording):
         return extended(recording, culprits=_culprits(model, problem)) if lines else recording
+    if lines:
+        recording = extended(recording, series=losses_of_choices(model, problem, recording, seed))
     if samples != 0:
         scale = recording.context.backward_scale_exponent
         own = per_sample(model, problem, recording, samples=samples, seed=seed, scale_exponent=scale)

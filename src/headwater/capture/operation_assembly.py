@@ -10,7 +10,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from torch import Tensor
 
 from headwater.capture import torch_internals
-from headwater.capture.functional_activations import RECTIFIED, SQUASHED, UNIT_MAXIMUM, UNIT_MINIMUM
+from headwater.capture.functional_activations import (
+    RECTIFIED,
+    SOFTMAX_NUMBER,
+    SQUASHED,
+    UNIT_MAXIMUM,
+    UNIT_MINIMUM,
+)
 from headwater.capture.functional_products import MULTIPLIED
 from headwater.capture.observations import Measured, ObservedCall, ObservedTensor
 from headwater.capture.operation_graph import Interval, ObservedOperation, OperationGraph
@@ -23,6 +29,7 @@ _COMBINE = {
     RECTIFIED: Combine.SUM,
     SQUASHED: Combine.SUM,
     MULTIPLIED: Combine.SUM,
+    SOFTMAX_NUMBER: Combine.MAXIMUM,
 }
 OWN_SLOPES = "operations_with_own_slopes"  # indices of those that read one tensor and made one of its shape
 READERS = "operations_that_read"  # series of a parameter: the indices of the operations that it comes in by

@@ -14,6 +14,7 @@ import sysconfig
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple
@@ -24,7 +25,12 @@ from torch.autograd.graph import Node
 from torch.overrides import TorchFunctionMode, resolve_name
 
 from headwater.capture import torch_internals
-from headwater.capture.functional_activations import MeasuredActivation, is_activation, looked_at
+from headwater.capture.functional_activations import (
+    MeasuredActivation,
+    is_activation,
+    looked_at,
+    softmax_scores,
+)
 from headwater.capture.functional_products import MeasuredProduct, is_product, product_looked_at
 from headwater.capture.observations import ObservedCall
 from headwater.recording import SourceLine
@@ -105,13 +111,14 @@ class SourceLines(TorchFunctionMode):
         # Activations, and products with parameters, by the position of their operation.
         self.measured: dict[int, _Measured] = {}
         self.cuts: dict[TracedCut, list[CutSource]] = {}  # with what was read there
+        self._num_softmaxes = 0
         self._masks: dict[int, _Mask] = {}  # by the identity of their tensors
         self._running = running
         self._producer_of = producer_of
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Calls the function, and notes it if autograd's sequence number has moved, or if it should have."""
-        finish = self._look_at(func, args, kwargs or {})
+        finish, number = self._look_at(func, args, kwargs or {}), self._softmax_number(func, args, kwargs or {})
         first = torch_internals.next_sequence_number()
         result = func(*args, **(kwargs or {}))
         end = torch_internals.next_sequence_number()
@@ -119,7 +126,7 @@ class SourceLines(TorchFunctionMode):
             file, line = calling_line(sys._getframe(1))
             self.operations.append(TracedOperation(first, end, func, file, line, _has_own_slope(args, kwargs, result)))
             if finish is not None:
-                self._note_measured(finish, result)
+                self._note_measured(finish, result, number)
         elif len(self.cuts) < _MOST_CUTS and (isinstance(result, Tensor) or _leaves_torch(func)):
             with torch_internals.without_function_modes():
                 self._note_cut(func, result, args, sys._getframe(1))
@@ -157,9 +164,17 @@ class SourceLines(TorchFunctionMode):
             return looked_at(func, args, kwargs, running[-1].module, self._producer_of) if running else None
         return None
 
-    def _note_measured(self, finish: _Finish, result: Any) -> None:
+    def _softmax_number(self, func: Any, args: Any, kwargs: dict[str, Any]) -> int:
+        if softmax_scores(func, args, kwargs) is None:
+            return -1
+        self._num_softmaxes += 1
+        return self._num_softmaxes - 1
+
+    def _note_measured(self, finish: _Finish, result: Any, softmax_number: int) -> None:
         with suppress(Exception):
             measured = finish(result)
+            if isinstance(measured, MeasuredActivation):
+                measured = replace(measured, softmax_number=softmax_number)
             if measured is not None:
                 self.measured[len(self.operations) - 1] = measured
 

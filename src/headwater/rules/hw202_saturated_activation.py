@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from headwater.analysis import lines_of_modules
-from headwater.analysis.functional_activations import functional_activations
+from headwater.analysis.functional_activations import FunctionalActivation, functional_activations
 from headwater.analysis.gain import backward_gain
 from headwater.analysis.gradient_path import leaf_calls
 from headwater.findings import Finding, NotApplicable, Severity, Verdict
@@ -49,6 +49,7 @@ class _Squashed:
     input_rms: float
     is_last: bool
     is_softmax: bool
+    choice: tuple[float, float, float] | None  # the loss with it, with none and by lot, where it serves the loss
     lines: tuple[SourceLine, ...]
 
 
@@ -58,7 +59,8 @@ class SaturatedActivation:
 
     Judged from the output's moments (for nn.Hardtanh and nn.Hardsigmoid from the gradient that passes), whatever the loss
     (Glorot & Bengio 2010 watch the same plateaus); functions in a module's forward from their values, a softmax from 1 - sum p²
-    over what it is at equal probabilities. The model's last activation is exempt from warnings: a confident
+    over what it is at equal probabilities. A softmax that has learned to point is sharp by right: it is told, no more, where its own
+    choice has a lower loss than none and than choices by lot. The model's last activation is exempt from warnings: a confident
     classifier sits on its plateau by right.
 
     Args:
@@ -66,6 +68,9 @@ class SaturatedActivation:
         error_fraction: of the largest derivative; deviation 80.
         softmax_fraction: of the derivative at equal probabilities, for a warning; the largest probability of a row is then
             0.98 on average. Heads of trained transformers that look at one position are less certain than that.
+        choice_sigmas: standard deviations of the loss over choices by lot that a softmax's own choice must lie below their mean to
+            serve the loss. One that has nothing to do with the targets is like one more lot; at 5, with 16 lots, one in 10,000 would
+            lie there by chance (Student's t).
     """
 
     code: ClassVar[str] = "HW202"
@@ -74,10 +79,11 @@ class SaturatedActivation:
     warning_fraction: float = 0.1
     error_fraction: float = 0.01
     softmax_fraction: float = 0.04
+    choice_sigmas: float = 5.0
 
     def check(self, recording: Recording) -> Verdict:
         """One finding for each severity, naming the calls, the most saturated first."""
-        squashed = [*_modules(recording), *_functions(recording)]
+        squashed = [*_modules(recording), *_functions(recording, self.choice_sigmas)]
         if not squashed:
             return NotApplicable(
                 "no squashing activation (sigmoid, tanh, softsign, softmax...) was called; diagnose() looks at functions too"
@@ -92,7 +98,7 @@ class SaturatedActivation:
     def _severity(self, found: _Squashed) -> Severity | None:
         if not found.fraction < (self.softmax_fraction if found.is_softmax else self.warning_fraction):
             return None
-        if found.is_last:
+        if found.is_last or found.choice is not None:
             return Severity.INFO
         return Severity.ERROR if found.fraction < self.error_fraction and not found.is_softmax else Severity.WARNING
 
@@ -106,21 +112,41 @@ class SaturatedActivation:
             name=self.name,
             severity=severity,
             modules=distinct([saturated.module for saturated in ordered]),
-            cause=(
-                f"Its inputs are too large: RMS {worst.input_rms:.3g}, where scores of about 1 leave it a choice."
-                if worst.is_softmax
-                else f"Its inputs are too large: RMS {worst.input_rms:.3g}, where its slope ends at about 3."
-            ),
+            cause=_cause(worst),
             message=f"The derivative of {worst.name} is on average {percent:.2g} % of its largest.{more}",
             evidence={
                 "mean_derivative_percent": percent,
                 "input_rms": worst.input_rms,
                 "num_calls": len(ordered),
                 "num_more_calls": num_more,
+                **_losses_by_choice(worst),
             },
-            remedies=_SOFTMAX_REMEDIES if worst.is_softmax else _REMEDIES,
+            remedies=_remedies(worst),
             lines=tuple(dict.fromkeys(line for one in ordered for line in one.lines))[:_MOST_LINES],
         )
+
+
+def _cause(worst: _Squashed) -> str:
+    if worst.choice is not None:
+        own, without, by_lot = worst.choice
+        return (
+            f"What it chooses serves the loss, which is {own:.3g}; it would be {without:.3g} with equal probabilities, and {by_lot:.3g} "
+            "with a choice by lot. So it is where training has taught it to point. Its layers hardly train any further."
+        )
+    if worst.is_softmax:
+        return f"Its inputs are too large: RMS {worst.input_rms:.3g}, where scores of about 1 leave it a choice."
+    return f"Its inputs are too large: RMS {worst.input_rms:.3g}, where its slope ends at about 3."
+
+
+def _losses_by_choice(worst: _Squashed) -> dict[str, float]:
+    names = ("loss_with_its_choice", "loss_without_a_choice", "loss_with_a_choice_by_lot")
+    return {} if worst.choice is None else dict(zip(names, worst.choice, strict=True))
+
+
+def _remedies(worst: _Squashed) -> tuple[str, ...]:
+    if worst.choice is not None:
+        return ("Nothing, if what it points at is what it shall point at.", *_SOFTMAX_REMEDIES)
+    return _SOFTMAX_REMEDIES if worst.is_softmax else _REMEDIES
 
 
 def _modules(recording: Recording) -> Iterator[_Squashed]:
@@ -138,11 +164,12 @@ def _modules(recording: Recording) -> Iterator[_Squashed]:
             input_rms=math.nan if source is None else source.rms,
             is_last=call.depth == leaves[-1].depth or bool(made & returned),
             is_softmax=False,
+            choice=None,
             lines=lines_of_modules(recording, [call.module], limit=1),
         )
 
 
-def _functions(recording: Recording) -> Iterator[_Squashed]:
+def _functions(recording: Recording, choice_sigmas: float) -> Iterator[_Squashed]:
     for found in functional_activations(recording):
         if math.isnan(found.mean_derivative):
             continue
@@ -154,8 +181,14 @@ def _functions(recording: Recording) -> Iterator[_Squashed]:
             input_rms=found.input_rms,
             is_last=found.is_last,
             is_softmax=found.operation.name.endswith("softmax"),
+            choice=_choice(found) if found.choice_serves_the_loss(choice_sigmas) else None,
             lines=() if line is None else (line,),
         )
+
+
+def _choice(found: FunctionalActivation) -> tuple[float, float, float]:
+    own, without, by_lot, _ = found.choice_losses.tolist()
+    return own, without, by_lot
 
 
 def _mean_relative_derivative(recording: Recording, call: Call) -> float:
