@@ -26,6 +26,18 @@ RECTIFIERS = {
     "clip": lambda x: torch.clip(x, 0, None),
     "threshold": lambda x: F.threshold(x, 0.0, 0.0),
     "maximum": lambda x: torch.maximum(x, torch.zeros(())),
+    "maximum of zeros like it": lambda x: torch.maximum(x, torch.zeros_like(x)),
+    "zero first": lambda x: torch.maximum(torch.zeros(()), x),
+    "max": lambda x: torch.max(x, torch.zeros(1)),
+    "Tensor.maximum": lambda x: x.maximum(x.new_zeros(16)),
+    "where": lambda x: torch.where(x > 0, x, 0.0),
+    "where of zeros": lambda x: torch.where(x >= torch.zeros(()), x, torch.zeros_like(x)),
+    "where not": lambda x: torch.where(x < 0, 0.0, x),
+    "Tensor.where": lambda x: x.where(0 < x, torch.zeros(())),
+    "product": lambda x: x * (x > 0),
+    "product with a number": lambda x: (x > 0).float() * x,
+    "product in place": lambda x: x.mul_(~(x <= 0)),
+    "masked_fill": lambda x: x.masked_fill(x < 0, 0.0),
 }
 SQUASHING = {
     "torch.sigmoid": torch.sigmoid,
@@ -80,6 +92,27 @@ def test_dead_units_of_a_function_are_counted(name, num_dead):
 def test_the_line_is_that_of_the_call():
     finding = the_finding(seen(with_dead_units(F.relu, 5)), DeadUnits())
     assert [line.code for line in finding.lines] == ["x = self.function(x)  # the line"]
+
+
+NO_RECTIFIERS = {
+    "the mask of another tensor": lambda x: torch.where(x.flip(0) > 0, x, 0.0),
+    "another threshold": lambda x: x * (x > -100.0),
+    "a leak": lambda x: torch.where(x > 0, x, 0.1 * x),
+    "what is negative": lambda x: x * (x < 0),
+    "the mask of what was there before": lambda x: (x > 0) * x.add_(60.0),
+    "the larger of two": lambda x: torch.maximum(x, x.flip(1)),
+    "not of zero": lambda x: torch.maximum(x, torch.full((), -100.0)),
+    "the largest": lambda x: x + x.max(1, keepdim=True).values,
+    "a constant": lambda x: torch.where(x > 0, 1.0, x),
+    "the mask of a copy that was made a number": lambda x: x.flip(0) * (x > 0).float(),
+}
+
+
+@pytest.mark.parametrize("name", NO_RECTIFIERS)
+def test_what_only_looks_like_a_rectifier_is_none(name):
+    verdict = DeadUnits().check(seen(with_dead_units(NO_RECTIFIERS[name], 5)))
+    assert isinstance(verdict, NotApplicable)
+    assert "that Headwater knows" in verdict.reason
 
 
 @pytest.mark.parametrize("name", RECTIFIERS)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from headwater.capture import torch_internals
+from headwater.capture.masked_rectifiers import MASKED_RECTIFIERS, PositiveMasks, is_zero
 from headwater.capture.rectifiers import has_channels_first, unit_extremes
 
 # Series of a call, whose item is the operation's name: "F.relu", and "F.relu 2" for the second one in the same call.
@@ -24,7 +25,7 @@ SOFTMAX_NUMBER = "softmax_number"  # the how many-th one of the forward pass tha
 
 # The rules look at these by their type.
 _JUDGED_AS_MODULES = (nn.ReLU, nn.ReLU6, nn.Tanh, nn.Sigmoid, nn.Softsign, nn.Hardtanh, nn.Hardsigmoid)
-_RECTIFYING = ("relu", "relu6", "threshold", "clamp", "clip", "clamp_min", "maximum")
+_RECTIFYING = ("relu", "relu6", "threshold", "clamp", "clip", "clamp_min", "maximum", "max", *MASKED_RECTIFIERS)
 _SQUASHING = ("sigmoid", "expit", "tanh", "softsign", "hardtanh", "hardsigmoid", "softmax")
 _MASKED = -9999.0  # what is added to the scores of a softmax that shall not be looked at is -1e4 or less
 
@@ -79,6 +80,7 @@ def looked_at(
     kwargs: Mapping[str, Any],
     module: nn.Module,
     producer_of: Callable[[Tensor], nn.Module | None],
+    masks: PositiveMasks,
 ) -> Finish | None:
     """What to give the function's result to, where it is such an activation; it may change its input in place.
 
@@ -88,11 +90,12 @@ def looked_at(
         kwargs: the named ones.
         module: the innermost one that is running.
         producer_of: the module that returned a tensor, which tells where its units are.
+        masks: made so far, for rectifiers that are written by hand.
     """
     name = plain_name(function)
     if isinstance(module, _JUDGED_AS_MODULES):
         return None
-    source = args[0] if args else kwargs.get("input")
+    source = _source(name, args, kwargs, masks)
     if not isinstance(source, Tensor) or not source.requires_grad or not can_be_read(source):
         return None
     if name == "softmax":
@@ -105,6 +108,21 @@ def looked_at(
     units = unit_extremes(source, channels_first=channels_first) if low == 0.0 else None
     energy = torch.linalg.vector_norm(source.detach(), dtype=torch.float64).square() if high is not None else None
     return functools.partial(_finished, name, (low, high), units, energy)
+
+
+def _source(name: str, args: Sequence[Any], kwargs: Mapping[str, Any], masks: PositiveMasks) -> Any:
+    """What is rectified or squashed; None where this function does neither."""
+    if name in MASKED_RECTIFIERS:
+        return masks.rectified(name, args, kwargs)
+    source = args[0] if args else kwargs.get("input")
+    if name in ("maximum", "max"):
+        other = kwargs.get("other", args[1] if len(args) > 1 else None)
+        if not isinstance(source, Tensor) or not isinstance(other, Tensor):
+            return None  # the largest entry
+        larger, zero = (source, other) if source.requires_grad else (other, source)
+        same_shape = torch.broadcast_shapes(larger.shape, zero.shape) == larger.shape
+        return larger if same_shape and is_zero(zero) else None
+    return source
 
 
 @torch_internals.unseen
@@ -178,10 +196,8 @@ def _plateaus(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tupl
     if name == "threshold":
         bounds = (kwargs.get("threshold", first), kwargs.get("value", second))
         return (0.0, None) if bounds == (0.0, 0.0) else (None, None)
-    if name == "maximum":
-        other = kwargs.get("other", first)
-        is_zero = isinstance(other, Tensor) and not other.requires_grad and other.numel() == 1 and not other.any()
-        return (0.0 if is_zero else None, None)
+    if name in ("maximum", "max", *MASKED_RECTIFIERS):
+        return 0.0, None
     low_name, high_name = ("min_val", "max_val") if name == "hardtanh" else ("min", "max")
     low, high = _number(kwargs.get(low_name, first)), _number(kwargs.get(high_name, second))
     if name == "hardtanh":

@@ -32,6 +32,7 @@ from headwater.capture.functional_activations import (
     softmax_scores,
 )
 from headwater.capture.functional_products import MeasuredProduct, is_product, product_looked_at
+from headwater.capture.masked_rectifiers import PositiveMasks
 from headwater.capture.observations import ObservedCall
 from headwater.recording import SourceLine
 
@@ -112,6 +113,7 @@ class SourceLines(TorchFunctionMode):
         self.measured: dict[int, _Measured] = {}
         self.cuts: dict[TracedCut, list[CutSource]] = {}  # with what was read there
         self._num_softmaxes = 0
+        self._positive = PositiveMasks()
         self._masks: dict[int, _Mask] = {}  # by the identity of their tensors
         self._running = running
         self._producer_of = producer_of
@@ -127,7 +129,9 @@ class SourceLines(TorchFunctionMode):
             self.operations.append(TracedOperation(first, end, func, file, line, _has_own_slope(args, kwargs, result)))
             if finish is not None:
                 self._note_measured(finish, result, number)
-        elif len(self.cuts) < _MOST_CUTS and (isinstance(result, Tensor) or _leaves_torch(func)):
+        else:
+            self._note_mask(func, args, result)
+        if end == first and len(self.cuts) < _MOST_CUTS and (isinstance(result, Tensor) or _leaves_torch(func)):
             with torch_internals.without_function_modes():
                 self._note_cut(func, result, args, sys._getframe(1))
         return result
@@ -161,8 +165,13 @@ class SourceLines(TorchFunctionMode):
         ):  # of a tensor of the user's own kind: the pass goes on, and nothing is known of this call
             if running and is_factor:
                 return product_looked_at(args, kwargs, running[-1].module)
-            return looked_at(func, args, kwargs, running[-1].module, self._producer_of) if running else None
+            if running:
+                return looked_at(func, args, kwargs, running[-1].module, self._producer_of, self._positive)
         return None
+
+    def _note_mask(self, func: Any, args: Any, result: Any) -> None:
+        with suppress(Exception), torch_internals.without_function_modes():  # a tensor that cannot be read
+            self._positive.note(func, args, result)
 
     def _softmax_number(self, func: Any, args: Any, kwargs: dict[str, Any]) -> int:
         if softmax_scores(func, args, kwargs) is None:

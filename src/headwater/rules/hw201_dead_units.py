@@ -75,7 +75,7 @@ class DeadUnits:
         rectifiers = [*_modules(recording), *_functions(recording)]
         if not rectifiers:
             return NotApplicable(
-                "no rectifier (ReLU, ReLU6, clamp at zero) was called; diagnose() looks at functions too"
+                "no rectifier that Headwater knows (ReLU, ReLU6, clamp at zero) was called; diagnose() looks at functions too"
             )
         measured = [units for units in rectifiers if units.num_samples >= self.min_samples]
         if not measured:
