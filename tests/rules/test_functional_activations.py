@@ -33,7 +33,7 @@ RECTIFIERS = {
     "where": lambda x: torch.where(x > 0, x, 0.0),
     "where of zeros": lambda x: torch.where(x >= torch.zeros(()), x, torch.zeros_like(x)),
     "where not": lambda x: torch.where(x < 0, 0.0, x),
-    "Tensor.where": lambda x: x.where(0 < x, torch.zeros(())),
+    "Tensor.where": lambda x: x.where(x > 0, torch.zeros(())),
     "product": lambda x: x * (x > 0),
     "product with a number": lambda x: (x > 0).float() * x,
     "product in place": lambda x: x.mul_(~(x <= 0)),

@@ -14,6 +14,7 @@ from headwater.capture.moments import stats_from_vector
 from headwater.capture.observations import Measured, ObservedCall, ObservedTensor
 from headwater.capture.observer import PassObserver
 from headwater.capture.operation_assembly import ObservedOperations
+from headwater.capture.recurrent_outputs import DERIVATIVE_INSIDE
 from headwater.capture.source_lines import is_from_a_library
 from headwater.capture.spread import READ_SPREAD, SPREAD
 from headwater.capture.weights import WatchedParameter, WeightWatcher
@@ -145,6 +146,10 @@ class _Assembly:
         for name, spread in ((SPREAD, call.spread), (READ_SPREAD, call.read_spread)):
             if spread is not None:
                 self._builder.add_series(name, [spread], module=module, depth=depth, combine=Combine.MAXIMUM)
+        for layer, values in call.inside.items():
+            self._builder.add_series(
+                DERIVATIVE_INSIDE, values.tolist(), module=module, depth=depth, item=layer, combine=Combine.SUM
+            )
         if call.units is not None:
             minimum, maximum, num_samples = call.units
             self._builder.add_units(depth, num_samples, minimum.double().tolist(), maximum.double().tolist())

@@ -58,6 +58,7 @@ class ObservedCall:
     line: tuple[str, int] = ("", 0)  # file and number of the line that called it, where lines are traced
     args_before_hooks: tuple[Any, ...] | None = None  # where the user's own pre-hooks may replace them
     units: tuple[Tensor, Tensor, int] | None = None
+    inside: dict[str, Tensor] = field(default_factory=dict)  # of a fused recurrent module's tanh, by layer
     spread: float | None = None  # of the rows of the first output
     read_spread: float | None = None  # of the rows of the first input, of the last layer
     frame: FrameType | None = None  # that runs the call; only while it does

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from headwater.capture.observations import Measured, ObservedCall, ObservedInput
 from headwater.capture.open_calls import OpenCalls
 from headwater.capture.rectifiers import has_channels_first, is_rectifier, unit_extremes
 from headwater.capture.recurrent_calls import RecurrentCalls
+from headwater.capture.recurrent_outputs import rectified_units, tanh_derivatives
 from headwater.capture.source_lines import calling_line
 from headwater.capture.spread import relative_spread, some_rows, spread_of_rows
 from headwater.capture.structure import named_tensors, unknown_types
@@ -156,6 +158,7 @@ class PassObserver:
         tensors = named_tensors(output)
         if not call.is_second_run:
             self._observe_outputs(call, tensors, output)
+            self._look_inside(call, output)
             self.recurrent.note(call, args, kwargs, output)
         call.output_nodes = {tensor.grad_fn for _, tensor in tensors if tensor.grad_fn is not None}
         if call.is_second_run:
@@ -202,6 +205,13 @@ class PassObserver:
                 node = tensor.grad_fn or torch_internals.gradient_accumulator(tensor)
                 read.source = (node, tensor.output_nr)
             call.inputs.append(read)
+
+    def _look_inside(self, call: ObservedCall, output: Any) -> None:
+        if any(observed.stats is None for _, observed in call.outputs):  # they cannot be read
+            return
+        with suppress(Exception), torch_internals.without_function_modes():  # a subclass may return what it likes
+            call.inside = tanh_derivatives(call.module, output)
+            call.units = call.units or rectified_units(call.module, output)
 
     def _units(self, tensor: Tensor, producer: nn.Module | None) -> tuple[Tensor, Tensor, int] | None:
         try:

@@ -27,6 +27,8 @@ _FROM_OUTPUT: Mapping[str, Callable[[TensorStats], float]] = {
 # The slope of these is one number or zero: the square of the gain over the slope is the share of the gradient's energy
 # that passes.
 _SLOPE: Mapping[str, float] = {"Hardtanh": 1.0, "Hardsigmoid": 1.0 / 6.0}
+_INSIDE = "tanh_derivative_inside"  # series: sum and count, by layer
+_CANNOT_SEE_INSIDE = {"LSTM", "GRU", "LSTMCell", "GRUCell", "MultiheadAttention", "F.scaled_dot_product_attention"}
 _MOST_LINES = 3
 _REMEDIES = (
     "Scale the data to zero mean and unit deviation.",
@@ -49,6 +51,7 @@ class _Squashed:
     input_rms: float
     is_last: bool
     is_softmax: bool
+    is_recurrent: bool
     choice: tuple[float, float, float] | None  # the loss with it, with none and by lot, where it serves the loss
     lines: tuple[SourceLine, ...]
 
@@ -58,7 +61,7 @@ class SaturatedActivation:
     """HW202: the derivative of a squashing activation, averaged over the batch, is a small part of its maximum.
 
     Judged from the output's moments (for nn.Hardtanh and nn.Hardsigmoid from the gradient that passes), whatever the loss
-    (Glorot & Bengio 2010 watch the same plateaus); functions in a module's forward from their values, a softmax from 1 - sum p²
+    (Glorot & Bengio 2010 watch the same plateaus); the tanh of nn.RNN from 1 - h²; functions in a module's forward from their values, a softmax from 1 - sum p²
     over what it is at equal probabilities. A softmax that has learned to point is sharp by right: it is told, no more, where its own
     choice has a lower loss than none and than choices by lot. The model's last activation is exempt from warnings: a confident
     classifier sits on its plateau by right.
@@ -83,11 +86,9 @@ class SaturatedActivation:
 
     def check(self, recording: Recording) -> Verdict:
         """One finding for each severity, naming the calls, the most saturated first."""
-        squashed = [*_modules(recording), *_functions(recording, self.choice_sigmas)]
+        squashed = [*_modules(recording), *_recurrent(recording), *_functions(recording, self.choice_sigmas)]
         if not squashed:
-            return NotApplicable(
-                "no squashing activation (sigmoid, tanh, softsign, softmax...) was called; diagnose() looks at functions too"
-            )
+            return NotApplicable(_why_not(recording))
         groups: dict[Severity, list[_Squashed]] = {}
         for found in squashed:
             severity = self._severity(found)
@@ -126,6 +127,16 @@ class SaturatedActivation:
         )
 
 
+def _why_not(recording: Recording) -> str:
+    inside = {call.module_type for call in recording.calls if call.module_type in _CANNOT_SEE_INSIDE}
+    inside |= {one.name for one in recording.operations if one.name in _CANNOT_SEE_INSIDE}
+    blind = f"; it cannot see inside of {', '.join(sorted(inside))}" if inside else ""
+    return (
+        "no squashing activation that Headwater sees (sigmoid, tanh, softsign, softmax...) was called; diagnose() looks at functions "
+        f"too{blind}"
+    )
+
+
 def _cause(worst: _Squashed) -> str:
     if worst.choice is not None:
         own, without, by_lot = worst.choice
@@ -133,6 +144,8 @@ def _cause(worst: _Squashed) -> str:
             f"What it chooses serves the loss, which is {own:.3g}; it would be {without:.3g} with equal probabilities, and {by_lot:.3g} "
             "with a choice by lot. So it is where training has taught it to point. Its layers hardly train any further."
         )
+    if worst.is_recurrent:
+        return f"Its inputs (RMS {worst.input_rms:.3g}) or its recurrent weights are too large: a tanh's slope ends at about 3."
     if worst.is_softmax:
         return f"Its inputs are too large: RMS {worst.input_rms:.3g}, where scores of about 1 leave it a choice."
     return f"Its inputs are too large: RMS {worst.input_rms:.3g}, where its slope ends at about 3."
@@ -151,7 +164,7 @@ def _remedies(worst: _Squashed) -> tuple[str, ...]:
 
 def _modules(recording: Recording) -> Iterator[_Squashed]:
     leaves = leaf_calls(recording)
-    returned = {s.tensor for depth in recording.children(-1) for s in _outputs(recording, recording.calls[depth])}
+    returned = _returned(recording)
     for call in leaves:
         if call.module_type not in _FROM_OUTPUT and call.module_type not in _SLOPE:
             continue
@@ -164,6 +177,32 @@ def _modules(recording: Recording) -> Iterator[_Squashed]:
             input_rms=math.nan if source is None else source.rms,
             is_last=call.depth == leaves[-1].depth or bool(made & returned),
             is_softmax=False,
+            is_recurrent=False,
+            choice=None,
+            lines=lines_of_modules(recording, [call.module], limit=1),
+        )
+
+
+def _recurrent(recording: Recording) -> Iterator[_Squashed]:
+    """Calls of fused recurrent modules with tanh, each by the layer that is most saturated."""
+    by_call: dict[int, list[tuple[float, str]]] = {}
+    for one in recording.series(_INSIDE):
+        total, count = one.values.tolist()
+        by_call.setdefault(one.depth, []).append((max(total / count, 0.0) if count else math.nan, one.item))
+    returned = _returned(recording)
+    last = max((call.depth for call in leaf_calls(recording)), default=-1)
+    for depth, layers in by_call.items():
+        call, source = recording.calls[depth], recording.select(SignalKind.INPUT, depth=depth)
+        fraction, layer = min(layers)
+        made = {signal.tensor for signal in _outputs(recording, call)}
+        yield _Squashed(
+            name=f"the tanh in layer {layer} of {named(call)}" if len(layers) > 1 else f"the tanh in {named(call)}",
+            module=call.module,
+            fraction=fraction,
+            input_rms=source[0].stats.rms if source else math.nan,
+            is_last=depth == last or bool(made & returned),
+            is_softmax=False,
+            is_recurrent=True,
             choice=None,
             lines=lines_of_modules(recording, [call.module], limit=1),
         )
@@ -181,6 +220,7 @@ def _functions(recording: Recording, choice_sigmas: float) -> Iterator[_Squashed
             input_rms=found.input_rms,
             is_last=found.is_last,
             is_softmax=found.operation.name.endswith("softmax"),
+            is_recurrent=False,
             choice=_choice(found) if found.choice_serves_the_loss(choice_sigmas) else None,
             lines=() if line is None else (line,),
         )
@@ -200,6 +240,11 @@ def _mean_relative_derivative(recording: Recording, call: Call) -> float:
         return math.nan
     # Rounding can take the difference of two moments below zero.
     return max(_FROM_OUTPUT[call.module_type](output), 0.0)
+
+
+def _returned(recording: Recording) -> set[int]:
+    """Tensors that the model returned."""
+    return {s.tensor for depth in recording.children(-1) for s in _outputs(recording, recording.calls[depth])}
 
 
 def _outputs(recording: Recording, call: Call) -> list[Signal]:
