@@ -154,6 +154,19 @@ def test_a_network_that_drowns_its_gradient_is_found(name, seed, digits):
         assert_well_said(found)
 
 
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize(("dropout", "num_layers"), [(0.9, 2), (0.75, 7)])
+def test_what_the_documentation_says_is_found_is_found_on_every_seed(dropout, num_layers, seed):
+    torch.manual_seed(seed)
+    model = network(dropout=dropout, num_layers=num_layers)
+    for layer in model[:-1:3]:
+        nn.init.kaiming_normal_(layer.weight)
+        nn.init.zeros_(layer.bias)
+    inputs, targets = gaussian(256, 64, seed=seed), torch.randint(0, 10, (256,))
+    (finding,) = check(model, inputs, targets, classify)
+    assert finding.evidence["correlation_at_most"] <= RULE.repeated
+
+
 @pytest.mark.parametrize("factor", [1e-12, 1e12])
 def test_the_scale_of_the_loss_changes_nothing(factor, digits):
     torch.manual_seed(0)

@@ -33,7 +33,9 @@ OF_SAMPLES, REPEATED = "gradient_correlation_of_samples", "gradient_correlation_
 _1024TH, _EIGHTH = 2.0**-10, 2.0**-3  # of the way from one sample to another
 # Above these, two standard errors from the mean, no more runs are needed: the rules' bounds are below.
 _SURELY_ALIKE, _SURELY_SAME = 0.5, 0.15
-_MOST_ROUNDS, _MOST_DRAWS = 8, 32
+_MOST_ROUNDS = 8
+# Of draws: after 32 it ends where the bound of HW106 lies outside of two standard errors; the error falls as one over their number.
+_LOOKS_AT_DRAWS, _NOISE_BOUND = (32, 64, 128), 0.01
 _DEEP = 64  # layers; by the theory that HW105 goes by, 76 are
 # So many entries in all make the correlation of unrelated gradients 1 / sqrt(2**15) = 0.006.
 _ENOUGH_ENTRIES = 2**15
@@ -127,20 +129,25 @@ class _Rounds:
         total = _normalised(first.gradients)
         values = Tensor()
         num_arrived = (total != 0).any(1).double()  # of draws, for each sample
-        for number in range(2, _MOST_DRAWS + 1):
+        for number in range(2, _LOOKS_AT_DRAWS[-1] + 1):
             drawn = _normalised(self.run(draw=number - 1).gradients)
             total = total + drawn
             num_arrived += (drawn != 0).any(1)
             # Of all pairs of draws: |sum u|² = sum |u_r|² + sum of u_r . u_s over r != s. A gradient of zero is like none.
             values = ((total.square().sum(1) - num_arrived) / (number * (number - 1)))[num_arrived > 0]
-            if _low(values) > _SURELY_SAME:
+            if _low(values) > _SURELY_SAME or (number in _LOOKS_AT_DRAWS and _decided(values)):
                 break
         yield REPEATED, _moments(values)
 
 
-def _low(values: Tensor) -> float:
-    """Two standard errors below the mean."""
-    return float(values.mean() - 2.0 * values.std() / len(values) ** 0.5) if len(values) > 1 else math.nan
+def _low(values: Tensor, errors: float = 2.0) -> float:
+    """Two standard errors below the mean; nan where there is no error."""
+    return float(values.mean() - errors * values.std() / len(values) ** 0.5) if len(values) > 1 else math.nan
+
+
+def _decided(values: Tensor) -> bool:
+    """Whether more draws can hardly change on which side of the bound the correlation lies."""
+    return not _low(values) <= _NOISE_BOUND < _low(values, -2.0)
 
 
 def _has_batch_statistics(model: nn.Module) -> bool:

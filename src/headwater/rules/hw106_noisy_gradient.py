@@ -30,7 +30,7 @@ class NoisyGradient:
     Args:
         repeated: correlation of the gradients of two draws, two standard errors above the mean. Steps to a given loss grow as
             1 + noise/(B signal) (McCandlish et al. 2018, arXiv 1812.06162, section 2), so at 0.01 the network's own noise asks for a
-            hundred times as many samples as the data do. Dropout leaves the product of 1 - p: two layers at 0.9.
+            hundred times as many samples as the data do. Dropout leaves about the product of 1 - p: two layers at 0.9.
         enough_signal: signal-to-noise of the batch's gradient, in energy, at which the batch averages that noise out: it is told, no
             more.
         drowned: signal-to-noise of the whole gradient of the batch below which it is told that the batch is ten times too small for a step
@@ -139,7 +139,7 @@ def _cause(droppers: list[tuple[Call, float]]) -> str:
         return "The network adds noise that drowns what it carries."
     kept = math.prod(1.0 - rate for _, rate in droppers)
     return (
-        f"Dropout: {counted(len(droppers), 'call')} on the way, with rates up to {max(rate for _, rate in droppers):.2g}, let "
+        f"Dropout: {counted(len(droppers), 'call')} on the way, with rates up to {max(rate for _, rate in droppers):.2g}, let about "
         f"{kept:.2g} of the gradient's energy be the same from draw to draw."
     )
 
