@@ -34,6 +34,8 @@ RECTIFIERS = {
     "where of zeros": lambda x: torch.where(x >= torch.zeros(()), x, torch.zeros_like(x)),
     "where not": lambda x: torch.where(x < 0, 0.0, x),
     "Tensor.where": lambda x: x.where(x > 0, torch.zeros(())),
+    "where with names": lambda x: torch.where(condition=x > 0, input=x, other=torch.zeros(())),
+    "masked_fill with names": lambda x: x.masked_fill(mask=x < 0, value=0.0),
     "product": lambda x: x * (x > 0),
     "product with a number": lambda x: (x > 0).float() * x,
     "product in place": lambda x: x.mul_(~(x <= 0)),

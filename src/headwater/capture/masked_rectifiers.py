@@ -17,6 +17,7 @@ from torch import Tensor
 _ABOVE, _BELOW = ("gt", "ge", "greater", "greater_equal"), ("lt", "le", "less", "less_equal")
 _CONVERSIONS = ("float", "double", "half", "bfloat16", "to", "type", "type_as")
 _NEGATIONS = ("invert", "bitwise_not", "logical_not")
+_NAMED = ("condition", "input", "mask", "other", "value")  # in the order that each of these functions takes them
 PRODUCTS = ("mul", "rmul", "multiply")
 MASKED_RECTIFIERS = ("where", "masked_fill", *PRODUCTS)
 
@@ -63,7 +64,10 @@ class PositiveMasks:
             args: its arguments.
             kwargs: the named ones.
         """
-        if not self._masks or kwargs or len(args) < 2:
+        if not self._masks or not kwargs.keys() <= set(_NAMED):
+            return None
+        args = (*args, *(kwargs[name] for name in _NAMED if name in kwargs))
+        if len(args) < 2:
             return None
         if name in PRODUCTS:
             first = self._kept(args[1], args[0])
