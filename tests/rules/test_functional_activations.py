@@ -328,7 +328,7 @@ def test_a_softmax_that_has_learned_to_point_is_only_worth_knowing(num_steps):
         optimizer.step()
     finding = the_finding(observe(Problem(model, inputs, targets, nn.MSELoss())), SaturatedActivation())
     assert finding.severity is Severity.INFO
-    assert finding.evidence["loss_with_its_choice"] < 0.1 * finding.evidence["loss_without_a_choice"]
+    assert float(finding.evidence["loss_with_its_choice"]) < 0.1 * float(finding.evidence["loss_without_a_choice"])
     assert_well_said([finding])
     # Without a loss nobody knows what it shall point at.
     blind = the_finding(observe(Problem(model, inputs)), SaturatedActivation())

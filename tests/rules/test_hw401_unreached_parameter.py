@@ -278,6 +278,7 @@ def _gated(gate):
         (lambda g: (torch.sigmoid(g) > 0.5).float(), "Tensor.gt"),
         (lambda g: g.mean().item(), "Tensor.item"),
         (lambda g: torch.nn.functional.one_hot(g.argmax(-1), 8), "Tensor.argmax"),
+        (lambda g: torch.nn.functional.one_hot(torch.argmax(input=g, dim=-1), 8), "torch.argmax"),
         (lambda g: g.detach().exp(), "Tensor.detach"),
         (lambda g: torch.tensor(g.tolist()), "Tensor.tolist"),
     ],

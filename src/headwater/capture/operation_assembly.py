@@ -18,9 +18,10 @@ from headwater.capture.functional_activations import (
     UNIT_MINIMUM,
 )
 from headwater.capture.functional_products import MULTIPLIED
+from headwater.capture.graph_cuts import TracedCut
 from headwater.capture.observations import Measured, ObservedCall, ObservedTensor
 from headwater.capture.operation_graph import Interval, ObservedOperation, OperationGraph
-from headwater.capture.source_lines import SourceLines, TracedCut, operation_name, source_line
+from headwater.capture.source_lines import SourceLines, operation_name, source_line
 from headwater.recording import Combine, RecordingBuilder, SourceLine, TensorStats, merged_stats
 
 _COMBINE = {
@@ -50,7 +51,7 @@ class ObservedOperations:
         self.graph = graph
         traced = self._traced = None if lines is None else lines.operations
         self._functions = {} if lines is None else lines.measured
-        self._cuts = {} if lines is None else lines.cuts
+        self._cuts = {} if lines is None else lines.cuts.found
         self._leaves = None if traced is not None else leaf_calls(calls)
         self._calls = [call for call in calls if call.end_sequence_number >= 0]
         self._firsts = [call.first_sequence_number for call in self._calls]

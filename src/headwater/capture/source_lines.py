@@ -11,8 +11,7 @@ import linecache
 import site
 import sys
 import sysconfig
-import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +20,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import Node
 from torch.overrides import TorchFunctionMode, resolve_name
 
 from headwater.capture import torch_internals
@@ -32,6 +30,7 @@ from headwater.capture.functional_activations import (
     softmax_scores,
 )
 from headwater.capture.functional_products import MeasuredProduct, is_product, product_looked_at
+from headwater.capture.graph_cuts import GraphCuts, TracedCut
 from headwater.capture.masked_rectifiers import PositiveMasks
 from headwater.capture.observations import ObservedCall
 from headwater.recording import SourceLine
@@ -41,8 +40,6 @@ _COMMAND_LINE = str(Path(_OWN) / "cli")
 _OWN_NETWORKS = str(Path(_OWN) / "networks")
 _TORCH = str(Path(torch.__file__).parent)
 _LONGEST_CODE = 200
-_MOST_CUTS = 1000  # under no_grad every operation is one
-_MOST_SOURCES = 8  # of one cut in a loop
 
 
 _Measured = MeasuredActivation | MeasuredProduct
@@ -67,33 +64,6 @@ class TracedOperation(NamedTuple):
     has_own_slope: bool = False
 
 
-class TracedCut(NamedTuple):
-    """A torch function that read a tensor which wants a gradient, and returned one that does not.
-
-    A comparison is one where numbers were made of its mask.
-
-    Args:
-        call: the innermost call of a module that it ran in.
-        function: what was called.
-        file, line: where the user's code called it.
-    """
-
-    call: ObservedCall | None
-    function: Callable[..., Any]
-    file: str
-    line: int
-
-
-CutSource = Node | Tensor  # that made what a cut read; a leaf itself
-
-
-class _Mask(NamedTuple):
-    """What comparisons of tensors that want a gradient made."""
-
-    tensor: weakref.ref[Tensor]
-    comparisons: Mapping[TracedCut, Sequence[CutSource]]
-
-
 class SourceLines(TorchFunctionMode):
     """Inside, every torch function that makes autograd nodes, or cuts the graph, is noted with the line that called it.
 
@@ -111,10 +81,9 @@ class SourceLines(TorchFunctionMode):
         self.operations: list[TracedOperation] = []
         # Activations, and products with parameters, by the position of their operation.
         self.measured: dict[int, _Measured] = {}
-        self.cuts: dict[TracedCut, list[CutSource]] = {}  # with what was read there
+        self.cuts = GraphCuts()
         self._num_softmaxes = 0
         self._positive = PositiveMasks()
-        self._masks: dict[int, _Mask] = {}  # by the identity of their tensors
         self._running = running
         self._producer_of = producer_of
 
@@ -131,29 +100,16 @@ class SourceLines(TorchFunctionMode):
                 self._note_measured(finish, result, number)
         else:
             self._note_mask(func, args, result)
-        if end == first and len(self.cuts) < _MOST_CUTS and (isinstance(result, Tensor) or _leaves_torch(func)):
-            with torch_internals.without_function_modes():
-                self._note_cut(func, result, args, sys._getframe(1))
+            self._note_cut(func, args, kwargs or {}, result, sys._getframe(1))
         return result
 
-    def _note_cut(self, func: Any, result: Any, args: Sequence[Any], frame: FrameType) -> None:
-        cuts = {cut: read for argument in args for cut, read in self._compared(argument).items()} if self._masks else {}
-        if not cuts and _wants_no_gradient(func, result, args):
+    def _note_cut(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any], result: Any, frame: FrameType) -> None:
+        def here() -> TracedCut:
             running = self._running()
-            cut = TracedCut(running[-1] if running else None, func, *calling_line(frame))
-            cuts = {cut: [a.grad_fn or a for a in args if isinstance(a, Tensor) and a.requires_grad]}
-        if isinstance(result, Tensor) and result.dtype is torch.bool:
-            # A mask is no cut, nobody expects it to have a gradient, as long as no numbers are made of it.
-            if cuts:
-                self._masks[id(result)] = _Mask(weakref.ref(result), cuts)
-        elif not isinstance(result, Tensor) or not result.requires_grad:
-            for cut, read in cuts.items():
-                sources = self.cuts.setdefault(cut, [])
-                sources += read[: _MOST_SOURCES - len(sources)]
+            return TracedCut(running[-1] if running else None, func, *calling_line(frame))
 
-    def _compared(self, argument: Any) -> Mapping[TracedCut, Sequence[CutSource]]:
-        mask = self._masks.get(id(argument))
-        return mask.comparisons if mask is not None and mask.tensor() is argument else {}
+        with torch_internals.without_function_modes():
+            self.cuts.note(func, (*args, *kwargs.values()), result, here)
 
     def _look_at(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> _Finish | None:
         is_factor = is_product(func)
@@ -201,21 +157,6 @@ def _has_own_slope(args: Sequence[Any], kwargs: dict[str, Any] | None, result: A
     with suppress(Exception):  # of a tensor of the user's own kind, or of a nested one, which has no shape
         return read[0].shape == result.shape
     return False
-
-
-def _leaves_torch(function: Callable[..., Any]) -> bool:
-    return getattr(function, "__name__", "") in ("tolist", "numpy", "item", "__array__")
-
-
-def _wants_no_gradient(function: Callable[..., Any], result: Any, args: Sequence[Any]) -> bool:
-    """Whether a tensor that wants a gradient went in, and what came out wants none, though more than its shape was read."""
-    name = getattr(function, "__name__", "")
-    return (
-        (not isinstance(result, Tensor) or not result.requires_grad)
-        and not name.endswith("_like")
-        and not name.startswith("new_")
-        and any(isinstance(argument, Tensor) and argument.requires_grad for argument in args)
-    )
 
 
 def calling_line(frame: FrameType | None) -> tuple[str, int]:
