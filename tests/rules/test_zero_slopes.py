@@ -136,5 +136,32 @@ def test_a_block_that_is_dropped_by_a_number_is_only_worth_knowing():
     assert (finding.severity, finding.modules) == (Severity.INFO, ("blocks.1",))
 
 
+class WithMargin(nn.Module):
+    """Returns its loss, which asks something of a second head besides: `penalty` of it."""
+
+    def __init__(self, penalty):
+        super().__init__()
+        torch.manual_seed(0)
+        self.margin, self.head, self.penalty = nn.Linear(16, 4), nn.Linear(16, 4), penalty
+
+    def forward(self, x):
+        penalty = self.penalty(self.margin(x)).mean()
+        return penalty + F.cross_entropy(self.head(x), torch.arange(len(x)) % 4)
+
+
+@pytest.mark.parametrize(
+    ("penalty", "severity"),
+    [
+        (lambda m: torch.relu(m - 9.0), Severity.INFO),
+        (lambda m: (m - 9.0).clamp(min=0.0).square(), Severity.INFO),
+        (torch.round, Severity.ERROR),
+    ],
+)
+def test_a_margin_of_the_loss_that_is_met_is_told_from_a_rounding_in_it(penalty, severity):
+    inputs = torch.randn(64, 16, generator=torch.Generator().manual_seed(0))
+    finding = the_finding(observe(Problem(WithMargin(penalty), inputs)), ZeroGradient())
+    assert (finding.severity, finding.modules) == (severity, ("margin",))
+
+
 def test_without_lines_nobody_knows_what_stands_between_and_the_benefit_of_the_doubt_stays():
     assert judged(Gated(torch.sign), lines=False).severity is Severity.INFO

@@ -12,13 +12,16 @@ from headwater.recording import Recording
 
 _OWN_SLOPES = "operations_with_own_slopes"  # see headwater.capture.operation_assembly
 
+# Of a loss that asks for a margin: rectifiers, and what their zeros are put through.
+_MARGINS = ("relu", "clamp", "clip", "clamp_min", "clamp_max", "threshold", "square", "pow", "abs")
+
 
 class ZeroSlopes:
     """Tells, for the places of one recording at which the gradient becomes zero, what makes it so; known where lines were traced.
 
     A function of one tensor that keeps its shape (a rounding, a sign, a clamp, a rectifier, a product with a number) has nothing but its own
     derivative to make zeros of. A product with another tensor, an index, a choice between branches may leave out one batch and
-    let the next one through.
+    let the next one through; and a margin of the loss may be met.
 
     >>> from headwater.recording import RecordingBuilder
     >>> ZeroSlopes(RecordingBuilder().build()).are_to_blame(ZeroOrigin(0, is_after=True))
@@ -44,7 +47,20 @@ class ZeroSlopes:
         name = self._flow.operations[index].name
         if index not in self._own or "drop" in name or (is_product(name) and not with_numbers):
             return False
-        return not ("softmax" in name and self._reads_scores(index))
+        if "softmax" in name and self._reads_scores(index):
+            return False
+        return not (name.rpartition(".")[2].strip("_") in _MARGINS and self._is_in_the_loss(index))
+
+    def _is_in_the_loss(self, index: int) -> bool:
+        """Whether no product with weights comes after it: a rectifier there is a margin, which this batch may meet."""
+        waiting, seen = [index], {index}
+        while waiting:
+            readers = {edge.operation for edge in self._flow.readers[waiting.pop()]} - seen
+            if any(cause_of(self._flow.operations[reader].name) is Cause.WEIGHTS for reader in readers):
+                return False
+            seen |= readers
+            waiting += readers
+        return True
 
     def _reads_scores(self, index: int) -> bool:
         """Whether a softmax is an attention's, over products of queries and keys: how many keys there are is the batch's affair."""
