@@ -209,6 +209,22 @@ def test_a_last_layer_that_reads_no_samples_at_all_is_fine():
     assert check(Policy()) == []
 
 
+def test_what_was_changed_in_place_since_it_was_read_says_nothing():
+    class ThenErased(Mixed):
+        def forward(self, x):
+            hidden = torch.tanh(self.layers[0](x)).clone()
+            output = self.head(hidden)
+            hidden.zero_()
+            return output
+
+    model = ThenErased(None, 1)
+    model.head.weight.requires_grad_(False)  # or autograd would refuse
+    recording = observe(Problem(model, INPUTS))
+    assert recording.series("relative_spread")
+    assert not recording.series("relative_spread_read")
+    assert RULE.check(recording) == []
+
+
 def test_a_zero_head_returns_the_same_for_all_and_reads_different_ones():
     model = Mixed(lambda h: h)
     nn.init.zeros_(model.head.weight)

@@ -24,7 +24,7 @@ from headwater.capture.rectifiers import has_channels_first, is_rectifier, unit_
 from headwater.capture.recurrent_calls import RecurrentCalls
 from headwater.capture.recurrent_outputs import rectified_units, tanh_derivatives
 from headwater.capture.source_lines import calling_line
-from headwater.capture.spread import relative_spread, some_rows, spread_of_rows
+from headwater.capture.spread import relative_spread
 from headwater.capture.structure import named_tensors, unknown_types
 from headwater.capture.unregistered import UnregisteredModules
 from headwater.recording import TensorStats
@@ -49,7 +49,9 @@ class PassObserver:
         self._calls_without_grad: dict[int, list[ObservedCall]] = {}
         self._seen: dict[int, tuple[weakref.ref[Tensor], int, ObservedTensor]] = {}
         self._handles: list[RemovableHandle] = []
-        self._last_read: tuple[ObservedCall, Tensor] | None = None  # the latest layer, and rows of what it reads
+        self._last_read: tuple[ObservedCall, Tensor, int] | None = (
+            None  # the latest layer, what it reads, and its version
+        )
         self._open = OpenCalls()
         self.gradients = GradientHooks(self._open, self.notes, exponents=exponents)
         self.recurrent = RecurrentCalls(self.gradients.hook_gradient, self.notes)
@@ -173,8 +175,10 @@ class PassObserver:
         if self.notes_lines and tensors and (call.parent is None or not call.children):
             call.spread = relative_spread(tensors[0][1])
         if call.parent is None and self._last_read is not None:
-            layer, rows = self._last_read
-            layer.read_spread, self._last_read = spread_of_rows(rows), None
+            layer, source, version = self._last_read
+            self._last_read = None
+            if source._version == version:  # what was changed in place since is no longer what the layer has read
+                layer.read_spread = relative_spread(source)
         for path, tensor in tensors:
             observed = self._observe(tensor, call)
             if observed.producer is None:
@@ -198,8 +202,8 @@ class PassObserver:
             if not call.inputs and id(call.module) in self._rectifiers and observed.stats is not None:
                 call.units = self._units(tensor, observed.producer)
             if self.notes_lines and not call.inputs and not call.is_second_run and _is_a_layer(call.module):
-                rows = some_rows(tensor)  # now, and a copy: whether it is the last layer is not known before the end
-                self._last_read = None if rows is None else (call, rows)
+                # Which is the last layer is not known before the end: until then only the latest is kept, and not copied.
+                self._last_read = None if tensor.is_inference() else (call, tensor.detach(), tensor._version)
             read = ObservedInput(path, observed)
             if tensor.requires_grad and call.grad_enabled and not torch_internals.is_functorch_wrapper(tensor):
                 node = tensor.grad_fn or torch_internals.gradient_accumulator(tensor)

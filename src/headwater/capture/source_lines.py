@@ -144,19 +144,20 @@ class SourceLines(TorchFunctionMode):
                 self.measured[len(self.operations) - 1] = measured
 
 
-@torch_internals.unseen
 def _has_own_slope(args: Sequence[Any], kwargs: dict[str, Any] | None, result: Any) -> bool:
-    read: list[Tensor] = []
-    for argument in (*args, *(kwargs or {}).values()):
+    read: Tensor | None = None
+    for argument in (*args, *kwargs.values()) if kwargs else args:
         if isinstance(argument, Tensor):
-            read.append(argument)
+            if read is not None:
+                return False
+            read = argument
         elif isinstance(argument, list | tuple) and any(isinstance(one, Tensor) for one in argument):
             return False
-    if len(read) != 1 or not isinstance(result, Tensor):
+    if read is None or not isinstance(result, Tensor):
         return False
-    with suppress(Exception):  # of a tensor of the user's own kind, or of a nested one, which has no shape
-        return read[0].shape == result.shape
-    return False
+    with suppress(Exception), torch_internals.without_function_modes():
+        return read.shape == result.shape
+    return False  # of a tensor of the user's own kind, or of a nested one, which has no shape
 
 
 def calling_line(frame: FrameType | None) -> tuple[str, int]:

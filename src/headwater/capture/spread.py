@@ -23,30 +23,12 @@ def relative_spread(tensor: Tensor) -> float | None:
     >>> relative_spread(torch.tensor([[1.0, 0.0], [-1.0, 0.0]])), relative_spread(torch.ones(4, 2))
     (1.0, 0.0)
     """
-    rows = some_rows(tensor)
-    return None if rows is None else spread_of_rows(rows)
-
-
-def some_rows(tensor: Tensor) -> Tensor | None:
-    """A float64 copy of the rows that are looked at, shape (num_rows, num_features); None where there are no two.
-
-    >>> some_rows(torch.ones(2, 3)).shape, some_rows(torch.ones(64, 5, 3)).shape, some_rows(torch.ones(1, 3))
-    (torch.Size([2, 3]), torch.Size([32, 3]), None)
-    """
     if tensor.dim() < 2 or not tensor.is_floating_point() or tensor.device.type != "cpu":
         return None
     rows = tensor.detach().reshape(-1, tensor.shape[-1]) if tensor.dim() == 3 else tensor.detach().flatten(1)
     if len(rows) < 2 or not rows.shape[1]:
         return None
-    return rows[:: -(-len(rows) // _MOST_ROWS), :: -(-rows.shape[1] // _MOST_FEATURES)].to(torch.float64, copy=True)
-
-
-def spread_of_rows(rows: Tensor) -> float | None:
-    """The relative spread of the rows that `some_rows` took.
-
-    >>> spread_of_rows(torch.ones(4, 2)), spread_of_rows(torch.zeros(4, 2))
-    (0.0, None)
-    """
+    rows = rows[:: -(-len(rows) // _MOST_ROWS), :: -(-rows.shape[1] // _MOST_FEATURES)].double()
     energy = rows.square().sum()
     if not torch.isfinite(energy) or energy == 0.0:
         return None

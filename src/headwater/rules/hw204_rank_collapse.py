@@ -133,7 +133,8 @@ def _spread_read(recording: Recording, layer: Call, of_one_row: float) -> float:
     found = next((series for series in recording.series(_READ_SERIES) if series.depth == layer.depth), None)
     if found is not None:
         return math.sqrt(found.values[0])
-    return of_one_row if not read.stats.is_zero else 1.0
+    has_one_row = len(read.shape) < 2 or read.shape[0] == 1
+    return of_one_row if has_one_row and not read.stats.is_zero else 1.0
 
 
 def _leads_to(recording: Recording, layer: Call, output: Call) -> bool:
