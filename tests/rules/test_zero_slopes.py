@@ -120,6 +120,18 @@ def test_an_attention_over_one_key_is_only_worth_knowing(score):
     assert (finding.severity, set(finding.modules)) == (Severity.INFO, {"query", "key"})
 
 
+def test_an_attention_whose_softmax_runs_along_the_wrong_dimension_is_a_fault():
+    class WrongDimension(Attention):
+        def forward(self, x):
+            x = x[:, :8].reshape(len(x), 4, 2).repeat(1, 1, 8)  # four positions
+            scores = torch.einsum("bqd,bqd->bq", self.query(x), self.key(x))
+            return self.head(torch.softmax(scores[..., None], -1) * self.value(x)).mean(1)
+
+    finding = judged(WrongDimension(None))
+    assert finding.severity is Severity.ERROR
+    assert {"query", "key"} <= set(finding.modules)
+
+
 def test_a_block_that_is_dropped_by_a_number_is_only_worth_knowing():
     class Blocks(nn.Module):
         def __init__(self):

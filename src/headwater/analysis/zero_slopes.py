@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property
 
 from headwater.analysis.causes import Cause, cause_of, is_product
-from headwater.analysis.operation_path import OperationFlow
+from headwater.analysis.operation_path import OperationFlow, operation_flow
 from headwater.analysis.zero_lines import operations_turning_zero
 from headwater.analysis.zero_origins import ZeroOrigin
-from headwater.recording import Recording
+from headwater.recording import Recording, SignalKind
 
 _OWN_SLOPES = "operations_with_own_slopes"  # see headwater.capture.operation_assembly
 
@@ -63,12 +64,35 @@ class ZeroSlopes:
         return True
 
     def _reads_scores(self, index: int) -> bool:
-        """Whether a softmax is an attention's, over products of queries and keys: how many keys there are is the batch's affair."""
+        """Whether a softmax is an attention's over one key: how many keys there are is the batch's affair.
+
+        Its scores are products, of tensors of which one has one place. (A softmax along the wrong dimension has one, too.)
+        """
+        index = self._merge_before(index)
         edges = self._flow.producers[index]
-        while len(edges) == 1:
-            index = edges[0].producer
-            edges = self._flow.producers[index]
-        return len(edges) > 1 and cause_of(self._flow.operations[index].name) is Cause.WEIGHTS
+        if len(edges) < 2 or cause_of(self._flow.operations[index].name) is not Cause.WEIGHTS:
+            return False
+        shapes = [shape for edge in edges if (shape := self._shape_before(edge.producer)) is not None]
+        return not shapes or any(1 in shape[:-1] for shape in shapes)
+
+    def _merge_before(self, index: int) -> int:
+        """The operation itself, or the nearest one before it that reads several tensors, or none."""
+        while len(self._flow.producers[index]) == 1:
+            index = self._flow.producers[index][0].producer
+        return index
+
+    def _shape_before(self, index: int) -> tuple[int, ...] | None:
+        """Of the nearest tensor that a module has returned, on the only way to it."""
+        while index not in self._shapes and len(self._flow.producers[index]) == 1:
+            index = self._flow.producers[index][0].producer
+        return self._shapes.get(index)
+
+    @cached_property
+    def _shapes(self) -> Mapping[int, tuple[int, ...]]:
+        """By the operation that made it, the shape of what a module returned."""
+        makers = self._recording.operation_by_tensor
+        made = self._recording.select(SignalKind.ACTIVATION)
+        return {makers[signal.tensor]: signal.shape for signal in made if signal.tensor in makers}
 
     @cached_property
     def _own(self) -> frozenset[int]:
@@ -77,4 +101,4 @@ class ZeroSlopes:
 
     @cached_property
     def _flow(self) -> OperationFlow:
-        return OperationFlow(self._recording)
+        return operation_flow(self._recording)
