@@ -129,3 +129,29 @@ def test_layers_in_a_plain_list_are_named_by_type():
     with record(model) as recorder:
         model(SAMPLES).sum().backward()
     assert the_finding(recorder.recording, RULE).message == finding.message
+
+
+class CentreLoss(nn.Module):
+    """Draws samples to a centre that is learnt, with a temperature that is not (Wen et al. 2016)."""
+
+    def __init__(self):
+        super().__init__()
+        self.centre, self.temperature = nn.Parameter(torch.zeros(4)), nn.Parameter(torch.ones(()), requires_grad=False)
+
+    def forward(self, output):
+        return (output - self.centre).square().mean() / self.temperature
+
+
+@pytest.mark.parametrize("is_held", [False, True])
+def test_parameters_of_the_loss_must_be_in_the_optimizer_too(is_held):
+    model, loss = nn.Linear(4, 4), CentreLoss()
+    optimizer = torch.optim.SGD([*model.parameters(), *(loss.parameters() if is_held else ())], lr=0.1)
+    recording = observe(Problem(model, SAMPLES, loss=loss, optimizer=optimizer))
+    if is_held:
+        assert RULE.check(recording) == []
+        return
+    finding = the_finding(recording, RULE)
+    assert (finding.severity, finding.evidence["num_elements"]) == (Severity.WARNING, 4)
+    assert "SGD does not hold 1 parameter of the loss: 'centre' (4 numbers)" in finding.message
+    assert_well_said([finding])
+    assert isinstance(RULE.check(observe(Problem(model, SAMPLES, loss=loss))), NotApplicable)

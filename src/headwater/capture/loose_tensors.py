@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from headwater.recording import Combine, Series
 
+UNTRAINED_IN_LOSS = "num_untrained_elements_of_the_loss"
 UNREGISTERED_TENSORS = "num_unregistered_elements"  # of a module's attribute: a tensor that no optimiser is given
 _OF_THE_MODULE = ("_parameters", "_modules")
 # Most attributes of most modules are flags, numbers and empty registries of hooks.
@@ -72,6 +73,24 @@ def untrained(loose: Sequence[LooseTensor], leaves: Iterable[Tensor], trained: I
         )
         for one in loose
         if id(one.tensor) in reached and id(one.tensor) not in held
+    ]
+
+
+def untrained_in_loss(loss: object, leaves: Iterable[Tensor], trained: Iterable[Tensor]) -> list[Series]:
+    """The number of elements of each parameter of a loss (a centre, a temperature) that a gradient reaches and the optimiser does not hold.
+
+    Args:
+        loss: the loss function, perhaps a module.
+        leaves: what the backward pass adds gradients to.
+        trained: what the optimiser holds.
+    """
+    if not isinstance(loss, nn.Module):
+        return []
+    reached, held = set(map(id, leaves)), set(map(id, trained))
+    return [
+        Series(UNTRAINED_IN_LOSS, "", -1, name, Combine.MAXIMUM, np.array([float(parameter.numel())]))
+        for name, parameter in loss.named_parameters()
+        if id(parameter) in reached and id(parameter) not in held
     ]
 
 

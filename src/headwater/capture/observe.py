@@ -14,7 +14,7 @@ from torch.nn.parameter import UninitializedBuffer, is_lazy
 
 from headwater.capture import torch_internals
 from headwater.capture.look_ahead import look_ahead
-from headwater.capture.loose_tensors import loose_tensors, untrained
+from headwater.capture.loose_tensors import loose_tensors, untrained, untrained_in_loss
 from headwater.capture.next_step import NextStep, next_step
 from headwater.capture.optimizer_copy import parameters_of
 from headwater.capture.passes import arguments_of, called, loss_of, modules_of, other_leaves, roots_of
@@ -166,6 +166,7 @@ def _run(model: nn.Module, problem: Problem, look: _Look, scale_exponent: int) -
             found = [
                 *torch_internals.unseen(symmetric_units)(model),
                 *untrained(loose, leaves, trained),
+                *(() if problem.optimizer is None else untrained_in_loss(problem.loss, leaves, trained)),
                 *recorder.time_steps(scale_exponent),
             ]
             step = next_step(problem.optimizer, problem.model, model, step=loss is not None and not scale_exponent)

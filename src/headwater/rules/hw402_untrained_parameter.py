@@ -23,7 +23,7 @@ _BUILD = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UntrainedParameter:
-    """HW402: a parameter that requires a gradient and is not in the optimiser, or a module or tensor that is not registered.
+    """HW402: a parameter, of the model or of its loss, that requires a gradient and is not in the optimiser; what is not registered.
 
     A frozen parameter (requires_grad=False) is not asked for, nor is a module outside of the model without such parameters, that
     ran under no_grad (a teacher), or whose parameters the optimiser holds. Parameters may be left to a second optimiser on
@@ -35,7 +35,7 @@ class UntrainedParameter:
 
     def check(self, recording: Recording) -> Verdict:
         """At most one finding about the optimiser, and one for each module with what is not registered."""
-        found = [*self._unregistered(recording), *self._loose(recording)]
+        found = [*self._unregistered(recording), *self._loose(recording), *self._of_the_loss(recording)]
         held = {
             f"{one.module}.{one.item}" if one.module else one.item: bool(one.values.max())
             for one in recording.series("in_optimizer")
@@ -86,6 +86,34 @@ class UntrainedParameter:
         for one in recording.series("num_unregistered_parameters"):
             by_caller.setdefault(one.module, {})[one.item] = int(one.values.max())
         return [self._unregistered_in(caller, weights) for caller, weights in by_caller.items()]
+
+    def _of_the_loss(self, recording: Recording) -> list[Finding]:
+        sizes = {one.item: int(one.values.max()) for one in recording.series("num_untrained_elements_of_the_loss")}
+        if not sizes:
+            return []
+        optimizer = recording.context.optimizer or "The optimiser"
+        return [
+            Finding(
+                code=self.code,
+                name=self.name,
+                severity=Severity.WARNING,
+                modules=("",),
+                cause="The loss has parameters of its own, and model.parameters() knows nothing of them.",
+                message=(
+                    f"{optimizer} does not hold {counted(len(sizes), 'parameter')} of the loss: {listed(list(sizes))} "
+                    f"({counted(sum(sizes.values()), 'number')}) will not be trained by it."
+                ),
+                evidence={
+                    "num_parameters": len(sizes),
+                    "num_elements": sum(sizes.values()),
+                    "num_unnamed_parameters": max(len(sizes) - 3, 0),
+                },
+                remedies=(
+                    "Give both to the optimiser: [*model.parameters(), *loss.parameters()].",
+                    "If a second optimiser trains them, nothing is wrong; if they shall stay, requires_grad_(False).",
+                ),
+            )
+        ]
 
     def _loose(self, recording: Recording) -> list[Finding]:
         by_module: dict[str, dict[str, int]] = {}
