@@ -10,6 +10,8 @@ from itertools import pairwise
 import numpy as np
 
 from headwater.analysis.gain import backward_gain, cotangent, decades, norm_ratio
+from headwater.analysis.operation_path import log_ratio
+from headwater.analysis.shortcuts import norm_past
 from headwater.analysis.time_loops import time_loops
 from headwater.recording import Call, Recording, SignalKind, computed_once, merged_stats
 
@@ -269,7 +271,10 @@ def stream_decades(recording: Recording) -> list[tuple[float, float]]:
         found.append(around)
         own = math.nan
         if recording.children(call.depth):
-            own = decades(norm_ratio(recording.signal(SignalKind.INPUT_GRADIENT, call.depth), reference))
+            share = recording.signal(SignalKind.INPUT_GRADIENT, call.depth)
+            own = decades(norm_ratio(share, reference))
+            if share is not None and reference is not None:
+                own = max(own, log_ratio(norm_past(recording, call, share.norm), reference.norm))
         at_input.append(own if math.isfinite(own) else -math.inf)
     return [(around, max(around, own)) for around, own in zip(found, at_input, strict=True)]
 

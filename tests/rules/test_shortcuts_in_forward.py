@@ -1,0 +1,61 @@
+"""Shortcuts that the model's own forward adds: branches that are scaled down are healthy, branches that vanish beside others are not."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+import headwater as hw
+from headwater.findings import Severity
+
+
+class ScaledBranches(nn.Module):
+    """LayerScale (Touvron et al. 2021, arXiv 2103.17239) in a loop of the model itself."""
+
+    def __init__(self, scale, num_blocks=8, width=24):
+        super().__init__()
+        self.stem, self.head = nn.Linear(10, width), nn.Linear(width, 3)
+        self.branches = nn.ModuleList(
+            nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
+            for _ in range(num_blocks)
+        )
+        self.scales = nn.ParameterList(nn.Parameter(torch.full((width,), scale)) for _ in range(num_blocks))
+
+    def forward(self, x):
+        x = self.stem(x)
+        for branch, scale in zip(self.branches, self.scales, strict=True):
+            x = x + scale * branch(x)
+        return self.head(x)
+
+
+class TwoTowers(nn.Module):
+    """A deep tower of sigmoids and a shallow one on the same stem: neither is a shortcut around the other."""
+
+    def __init__(self, width=24):
+        super().__init__()
+        self.stem, self.shallow, self.head = nn.Linear(10, width), nn.Linear(width, width), nn.Linear(width, 3)
+        layers = [layer for _ in range(20) for layer in (nn.Linear(width, width), nn.Sigmoid())]
+        self.deep = nn.Sequential(*layers)
+
+    def forward(self, x):
+        x = torch.tanh(self.stem(x))
+        return self.head(self.deep(x) + torch.tanh(self.shallow(x)))
+
+
+def _alarms(model):
+    generator = torch.Generator().manual_seed(0)
+    x, targets = torch.randn(32, 10, generator=generator), torch.randint(0, 3, (32,), generator=generator)
+    findings = hw.diagnose(model, x, targets, loss=nn.CrossEntropyLoss(), samples=0).findings
+    return [finding.code for finding in findings if finding.severity >= Severity.WARNING]
+
+
+@pytest.mark.parametrize("scale", [1e-2, 1e-4, 1e-6])
+def test_branches_that_are_scaled_down_beside_the_stream_are_no_alarm(scale):
+    torch.manual_seed(0)
+    assert _alarms(ScaledBranches(scale)) == []
+
+
+def test_a_tower_that_vanishes_beside_another_one_is_an_alarm():
+    torch.manual_seed(0)
+    assert "HW101" in _alarms(TwoTowers())
