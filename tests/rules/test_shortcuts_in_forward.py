@@ -7,7 +7,9 @@ import torch
 from torch import nn
 
 import headwater as hw
+from headwater.analysis.shortcuts import norm_past
 from headwater.findings import Severity
+from headwater.recording import SignalKind
 
 
 class ScaledBranches(nn.Module):
@@ -43,6 +45,18 @@ class TwoTowers(nn.Module):
         return self.head(self.deep(x) + torch.tanh(self.shallow(x)))
 
 
+class AddsBeside(TwoTowers):
+    """Something else is added to what the deep tower reads, for the shallow one alone."""
+
+    def __init__(self, width=24):
+        super().__init__(width)
+        self.beside = nn.Linear(10, width)
+
+    def forward(self, x):
+        stem, beside = self.stem(x), self.beside(x)
+        return self.head(self.deep(stem) + torch.tanh(self.shallow(stem + beside)))
+
+
 def _alarms(model):
     generator = torch.Generator().manual_seed(0)
     x, targets = torch.randn(32, 10, generator=generator), torch.randint(0, 3, (32,), generator=generator)
@@ -54,6 +68,15 @@ def _alarms(model):
 def test_branches_that_are_scaled_down_beside_the_stream_are_no_alarm(scale):
     torch.manual_seed(0)
     assert _alarms(ScaledBranches(scale)) == []
+
+
+def test_an_addition_that_is_not_of_the_branch_is_no_shortcut():
+    torch.manual_seed(0)
+    x = torch.randn(32, 10)
+    recording = hw.diagnose(AddsBeside(), x, loss=lambda output: output.square().mean(), samples=0).recording
+    call = next(call for call in recording.calls if call.module == "deep")
+    share = recording.select(SignalKind.INPUT_GRADIENT, depth=call.depth)[0].stats.norm
+    assert norm_past(recording, call, share) == share
 
 
 def test_a_tower_that_vanishes_beside_another_one_is_an_alarm():

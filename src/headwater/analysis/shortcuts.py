@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from headwater.analysis.operation_path import operation_flow
+from headwater.analysis.operation_path import OperationFlow, operation_flow
 from headwater.recording import Call, Recording, SignalKind
 
 _MUCH = 10.0  # times the call's own share, from which it is worth a look
@@ -28,6 +28,22 @@ def norm_past(recording: Recording, call: Call, share: float) -> float:
         for edge in flow.readers[maker]:
             reader = operations[edge.operation]
             is_merge = reader.name.rpartition(".")[2].lower() in _MERGES and reader.depth == call.parent
-            if is_merge and len(flow.producers[reader.index]) > 1 and flow.sent_norm(edge) > _MUCH * share:
+            if is_merge and flow.sent_norm(edge) > _MUCH * share and _adds(recording, flow, reader.index, maker, call):
                 return operations[maker].gradient_norm
     return share
+
+
+def _adds(recording: Recording, flow: OperationFlow, merge: int, maker: int, call: Call) -> bool:
+    """Whether what is added to the stream there comes from the call: the gradient's way leads into it before the stream's maker."""
+    end = call.depth
+    while children := recording.children(end):
+        end = children[-1]
+    waiting, seen = [merge], {merge}
+    while waiting:
+        index = waiting.pop()
+        if call.depth <= flow.operations[index].depth <= end:
+            return True
+        before = {edge.producer for edge in flow.producers[index] if edge.producer > maker} - seen
+        seen |= before
+        waiting += before
+    return False
