@@ -363,6 +363,26 @@ def test_a_weight_that_is_no_parameter_is_not_trained(attribute):
     assert_well_said([finding])
 
 
+@pytest.mark.parametrize("trained", [False, True])
+def test_what_was_computed_from_a_parameter_is_no_parameter(trained):
+    weight = nn.Parameter(torch.eye(8))
+    model = Loose(lambda module, w: setattr(module, "w", weight * 0.1))
+    optimizer = torch.optim.SGD([*model.parameters(), weight] if trained else model.parameters(), 0.1)
+    recording = observe(Problem(model, randn(4, 8), loss=torch.sum, optimizer=optimizer))
+    if trained:
+        assert not UntrainedParameter().check(recording)
+    else:
+        finding = the_finding(recording, UntrainedParameter())
+        assert (finding.severity, finding.modules, finding.evidence["num_elements"]) == (Severity.WARNING, ("",), 64)
+
+
+def test_what_was_computed_from_a_registered_parameter_is_trained():
+    model = Loose(lambda module, w: setattr(module, "w", w.detach()))
+    model.original = nn.Parameter(torch.eye(8))
+    model.w = model.original * 0.1
+    assert worst(UntrainedParameter(), model, randn(4, 8)) is None
+
+
 def test_a_buffer_that_wants_a_gradient_is_not_trained_either():
     model = Loose(lambda module, w: module.register_buffer("w", w))
     assert the_finding(observe(Problem(model, randn(4, 8))), UntrainedParameter()).modules == ("",)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch import Tensor, nn
 
+from headwater.capture import torch_internals
 from headwater.recording import Combine, Series
 
 UNTRAINED_IN_LOSS = "num_untrained_elements_of_the_loss"
@@ -25,16 +26,18 @@ class LooseTensor(NamedTuple):
     Args:
         module: path of the module that keeps it.
         attribute: as code names it: "w", "ws[0]", "tables['a']".
-        tensor: a leaf of autograd's graph that requires a gradient.
+        tensor: that requires a gradient.
+        leaves: of autograd's graph: what it was computed from (`nn.Parameter(...) * 0.1`), or the tensor itself.
     """
 
     module: str
     attribute: str
     tensor: Tensor
+    leaves: Sequence[Tensor]
 
 
 def loose_tensors(model: nn.Module) -> list[LooseTensor]:
-    """Leaves that require a gradient, are no parameters of the model, and are kept in an attribute, list, tuple or dict of a module.
+    """What requires a gradient, comes of no parameter of the model, and is kept in an attribute, list, tuple or dict of a module.
 
     >>> layer = nn.Linear(2, 1)
     >>> import torch
@@ -53,8 +56,11 @@ def loose_tensors(model: nn.Module) -> list[LooseTensor]:
             ):
                 continue
             for place, tensor in _tensors(attribute, value):
-                if id(tensor) not in registered and tensor.requires_grad and tensor.is_leaf:
-                    found.setdefault(id(tensor), LooseTensor(name, place, tensor))
+                if not tensor.requires_grad or id(tensor) in registered or id(tensor) in found:
+                    continue
+                leaves = [tensor] if tensor.is_leaf else torch_internals.leaves_behind([tensor])
+                if leaves and not any(id(leaf) in registered for leaf in leaves):
+                    found[id(tensor)] = LooseTensor(name, place, tensor, leaves)
     return list(found.values())
 
 
@@ -72,7 +78,7 @@ def untrained(loose: Sequence[LooseTensor], leaves: Iterable[Tensor], trained: I
             UNREGISTERED_TENSORS, one.module, -1, one.attribute, Combine.MAXIMUM, np.array([float(one.tensor.numel())])
         )
         for one in loose
-        if id(one.tensor) in reached and id(one.tensor) not in held
+        if any(id(leaf) in reached for leaf in one.leaves) and not any(id(leaf) in held for leaf in one.leaves)
     ]
 
 

@@ -9,6 +9,7 @@ from functools import cached_property
 
 from headwater.analysis.dataflow import Dataflow
 from headwater.analysis.gain import cotangent, decades, norm_ratio
+from headwater.analysis.zero_deadlocks import deadlocks
 from headwater.analysis.zero_origins import ZeroOrigin
 from headwater.analysis.zero_slopes import ZeroSlopes
 from headwater.recording import Call, Recording, Signal, SignalKind, TensorStats
@@ -27,6 +28,7 @@ from headwater.rules.hw103_known_causes import (
     UNKNOWN,
     Cause,
     Kind,
+    deadlocked,
 )
 from headwater.rules.hw103_look_ahead import LookAhead
 
@@ -80,6 +82,7 @@ class Explainer:
         caller = self._recording.calls[call.parent] if call.parent >= 0 else None
         yield _from_weight(self.zero_weights.get(caller.module)) if caller is not None else None
         yield from (self._from_gate(gate) for gate in self._gates(call.parent) if gate.depth != call.depth)
+        yield self._waiting_for_another(call)
         is_passed_over = self._another_was_chosen(call) and not self._slopes.are_to_blame(origin)
         yield NOT_CHOSEN if is_passed_over else None
         yield ANOTHER_RUN if not call.input_requires_grad and self._another_run_trains(call) else None
@@ -93,6 +96,12 @@ class Explainer:
             )
             yield DROPPED_BLOCK if is_dropped else None
             yield self._underflow(self._smallest_gain, output.dtype)
+
+    def _waiting_for_another(self, call: Call) -> Cause | None:
+        for deadlock in deadlocks(self._recording):
+            if any(name.rpartition(".")[0] == call.module for name in deadlock.parameters):
+                return deadlocked(deadlock.parameters)
+        return None
 
     def _second_derivative(self, call: Call) -> Cause | None:
         """Where the model differentiates itself, its piecewise linear functions pass nothing the second time."""

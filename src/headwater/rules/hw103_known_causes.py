@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
+
+from headwater.rules.wording import listed
 
 
 class Kind(Enum):
@@ -104,3 +107,13 @@ UNKNOWN = Cause(
         "Use a differentiable stand-in for steps: a straight-through estimator instead of round or sign.",
     ),
 )
+
+
+def deadlocked(parameters: Sequence[str]) -> Cause:
+    """Of parameters that are all zeros and multiply each other."""
+    return Cause(
+        Kind.FAULT,
+        f"The parameters {listed(parameters)} are all zeros and are multiplied with each other: each gets its gradient through the "
+        "other, so none gets any.",
+        ("Initialise all of them but one: nn.init.xavier_normal_(weight). LoRA starts A at random, and B at zero.",),
+    )

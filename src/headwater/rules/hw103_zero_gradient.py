@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -11,13 +12,14 @@ import numpy as np
 from headwater.analysis.dataflow import dataflow
 from headwater.analysis.gain import cotangent
 from headwater.analysis.time_loops import time_loops
+from headwater.analysis.zero_deadlocks import deadlocks
 from headwater.analysis.zero_lines import lines_turning_zero
 from headwater.analysis.zero_origins import ZeroOrigin, zero_origins
 from headwater.findings import Finding, NotApplicable, Severity, Verdict
 from headwater.recording import Recording, SignalKind
 from headwater.recording.recording import KINDS
 from headwater.rules.hw103_causes import SMALLEST_NUMBER, Explainer
-from headwater.rules.hw103_known_causes import Cause, Kind
+from headwater.rules.hw103_known_causes import Cause, Kind, deadlocked
 from headwater.rules.hw103_ways import Ways
 from headwater.rules.wording import distinct, named
 
@@ -50,7 +52,7 @@ class ZeroGradient:
             return []  # HW104's: what comes of a NaN says nothing about the network
         if reference.is_zero:
             return [self._no_slope(recording)]
-        if not _has_zeros(recording):
+        if not _has_zeros(recording) and not deadlocks(recording):
             return []
         flow = dataflow(recording)
         explainer, ways = Explainer(recording, flow), Ways(recording, flow)
@@ -64,6 +66,8 @@ class ZeroGradient:
             is_design = around or ways.blocks_nothing(origin.depth, explainer.zero_weights)
             key = (_severity(cause.kind, is_design=is_design), cause, around, origin.is_after)
             groups.setdefault(key, []).append(origin)
+        for cause, around, origin in _other_deadlocks(recording, groups.values()):
+            groups.setdefault((Severity.ERROR, cause, around, False), []).append(origin)
         return [self._finding(recording, *key, origins) for key, origins in groups.items()]
 
     def _no_slope(self, recording: Recording) -> Finding:
@@ -136,6 +140,18 @@ def _has_zeros(recording: Recording) -> bool:
     table = recording.signal_table
     is_gradient = np.isin(table["kind"], [KINDS.index(kind) for kind in _GRADIENTS])
     return bool(np.any(is_gradient & (table["numel"] > 0) & (table["zero_count"] == table["numel"])))
+
+
+def _other_deadlocks(
+    recording: Recording, known: Iterable[Sequence[ZeroOrigin]]
+) -> Iterator[tuple[Cause, bool, ZeroOrigin]]:
+    """Zeros that wait for each other where no call shows it: parameters that functional code reads."""
+    places = {recording.calls[origin.depth].module for origins in known for origin in origins}
+    for deadlock in deadlocks(recording):
+        depth = recording.operations[deadlock.operation].depth
+        owners = {name.rpartition(".")[0] for name in deadlock.parameters}
+        if depth >= 0 and places.isdisjoint({*owners, recording.calls[depth].module}):
+            yield deadlocked(deadlock.parameters), deadlock.is_passed, ZeroOrigin(depth, is_after=False)
 
 
 def _calls_that_fade_over_time(recording: Recording) -> set[int]:

@@ -130,8 +130,9 @@ class UntrainedParameter:
             severity=Severity.WARNING,
             modules=(module,),
             cause=(
-                "They are plain tensors with requires_grad=True, or kept in a list or dict: parameters() knows only what is an "
-                "nn.Parameter in an attribute. state_dict(), to() and every optimiser built from it leave them out."
+                "They are plain tensors with requires_grad=True, computed from a parameter (nn.Parameter(...) * 0.1, .to(device)), or "
+                "kept in a list or dict: parameters() knows only what is an nn.Parameter in an attribute. state_dict(), to() and every "
+                "optimiser built from it leave them out."
             ),
             message=(
                 f"{listed(names)} {'gets' if len(names) == 1 else 'get'} a gradient and no optimiser will be given "
