@@ -352,3 +352,30 @@ def test_one_block_without_gradients_around_many_layers_is_one_finding():
     assert finding.severity is Severity.ERROR
     assert finding.cause == "'layers.0' (Linear) and 29 calls after it ran with gradients off."
     assert finding.evidence["num_parameters"] == 60
+
+
+@pytest.mark.parametrize(("is_short", "words"), [(False, "ends in its first round"), (True, "leaves it out")])
+def test_a_loop_that_leaves_layers_out_is_a_warning_with_its_line(is_short, words):
+    class Stack(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers, self.head = nn.ModuleList(nn.Linear(8, 8) for _ in range(3)), nn.Linear(8, 2)
+
+    class ReturnsTooEarly(Stack):
+        def forward(self, x):  # noqa: RET503 - the fault
+            for layer in self.layers:
+                x = torch.relu(layer(x))
+                return self.head(x)  # in the loop
+
+    class StopsTooEarly(Stack):
+        def forward(self, x):
+            for layer in self.layers[:1]:  # in the loop
+                x = torch.relu(layer(x))
+            return self.head(x)
+
+    model = StopsTooEarly() if is_short else ReturnsTooEarly()
+    finding = the_finding(headwater.diagnose(model, torch.ones(4, 8)).recording, RULE)
+    assert (finding.severity, finding.modules) == (Severity.WARNING, ("layers.1", "layers.2"))
+    assert words in finding.cause
+    assert [line.code.partition("  # ")[2] for line in finding.lines] == ["in the loop"]
+    assert_well_said([finding])

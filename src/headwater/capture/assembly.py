@@ -9,19 +9,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from headwater.capture import torch_internals
+from headwater.capture.loops_over_layers import LeftOut, layers_left_out
 from headwater.capture.moments import stats_from_vector
 from headwater.capture.observations import Measured, ObservedCall, ObservedTensor
 from headwater.capture.observer import PassObserver
 from headwater.capture.operation_assembly import ObservedOperations
 from headwater.capture.recurrent_outputs import DERIVATIVE_INSIDE
+from headwater.capture.silent_modules import silent_modules
 from headwater.capture.source_lines import is_from_a_library
 from headwater.capture.spread import READ_SPREAD, SPREAD
 from headwater.capture.weights import WatchedParameter, WeightWatcher
 from headwater.recording import Combine, Context, Recording, RecordingBuilder, SignalKind, TensorStats
 
 _LONGEST_CONFIG = 200
-_NAMED_IN_A_NOTE = 5
 _GRADIENTS = (SignalKind.ACTIVATION_GRADIENT, SignalKind.INPUT_GRADIENT, SignalKind.WEIGHT_GRADIENT)
 
 
@@ -74,6 +74,7 @@ class _Assembly:
             self._operations.add_readers(self._builder, indices, owners)
             unreached = {id(w.parameter) for w in self._weights.parameters if _is_unreached(w)}
             self._operations.add_cuts(self._builder, {leaf: owners[leaf] for leaf in owners if leaf in unreached})
+            self._operations.add_left_out(self._builder, self._left_out(), self._index_by_name)
         for (caller, kind), count in self._observer.unregistered.num_parameters(self._model).items():
             module = self._module_indices.get(caller, 0)
             self._builder.add_series(
@@ -87,9 +88,21 @@ class _Assembly:
                 cotangent=self._context.cotangent if self._saw_gradients() else "none",
                 devices=tuple(devices),
                 model_type=type(self._model).__name__,
-                notes=(*self._context.notes, *self._observer.notes, *self._silent_modules()),
+                notes=(
+                    *self._context.notes,
+                    *self._observer.notes,
+                    *silent_modules(self._named_modules, self._observer),
+                ),
             )
         )
+
+    def _left_out(self) -> list[LeftOut]:
+        """Entries of lists that loops in the model's code leave out, if a parameter gets nothing."""
+        if not any(map(_is_unreached, self._weights.parameters)):
+            return []
+        called = {id(call.module) for call in self._observer.calls}
+        silent = {name for name, module in self._named_modules if id(module) not in called}
+        return layers_left_out(self._model, silent)
 
     def _add_facts(self) -> None:
         """What rules ask about the model's code: whether it differentiates itself, and, where a parameter gets nothing, whose it is."""
@@ -226,31 +239,6 @@ class _Assembly:
             tensor.gradients for call in self._observer.calls for _, tensor in call.outputs
         )
 
-    def _silent_modules(self) -> Iterator[str]:
-        """Sentences about the modules that never ran, or ran where nobody can look."""
-        called = {id(call.module) for call in self._observer.calls}
-        inside_script = {
-            id(child)
-            for _, module in self._named_modules
-            if torch_internals.is_script_module(module)
-            for child in module.modules()
-            if child is not module
-        }
-        uncalled = [(name, module) for name, module in self._named_modules if id(module) not in called]
-        hidden = [name for name, module in uncalled if id(module) in inside_script]
-        added = [name for name, module in uncalled if not self._observer.observes(module)]
-        silent = [
-            name
-            for name, module in uncalled
-            if _has_parameters(module) and id(module) not in inside_script and self._observer.observes(module)
-        ]
-        if hidden:
-            yield f"Inside a ScriptModule no call can be observed: {_listed(hidden)}."
-        if added:
-            yield f"Added to the model while it was recorded, and not observed: {_listed(added)}."
-        if silent:
-            yield f"Never called as a module in this recording (skipped, or used without a call): {_listed(silent)}."
-
 
 def _config(module: nn.Module) -> str:
     """What the module says of its settings, where it has no children; a user's module may say too much or fail."""
@@ -260,10 +248,6 @@ def _config(module: nn.Module) -> str:
         return str(module.extra_repr())[:_LONGEST_CONFIG].encode(errors="replace").decode()
     except Exception:  # noqa: BLE001 - of somebody else's module, and nothing depends on it
         return ""
-
-
-def _has_parameters(module: nn.Module) -> bool:
-    return next(module.parameters(recurse=False), None) is not None
 
 
 def _device_vectors(
@@ -292,12 +276,6 @@ def _moved_to_host(vectors: Iterator[Tensor]) -> dict[Tensor, TensorStats]:
         rows = torch.stack(list(group)).tolist()
         moved.update((vector, stats_from_vector(row)) for vector, row in zip(group, rows, strict=True))
     return moved
-
-
-def _listed(names: list[str]) -> str:
-    shown = ", ".join(f"'{name}'" for name in names[:_NAMED_IN_A_NOTE])
-    more = len(names) - _NAMED_IN_A_NOTE
-    return f"{shown} and {more} more" if more > 0 else shown
 
 
 def _is_unreached(watched: WatchedParameter) -> bool:

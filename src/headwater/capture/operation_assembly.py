@@ -19,6 +19,7 @@ from headwater.capture.functional_activations import (
 )
 from headwater.capture.functional_products import MULTIPLIED
 from headwater.capture.graph_cuts import TracedCut
+from headwater.capture.loops_over_layers import LeftOut
 from headwater.capture.observations import Measured, ObservedCall, ObservedTensor
 from headwater.capture.operation_graph import Interval, ObservedOperation, OperationGraph
 from headwater.capture.source_lines import SourceLines, operation_name, source_line
@@ -34,6 +35,7 @@ _COMBINE = {
 }
 OWN_SLOPES = "operations_with_own_slopes"  # indices of those that read one tensor and made one of its shape
 READERS = "operations_that_read"  # series of a parameter: the indices of the operations that it comes in by
+LEFT_OUT = "left_out_by_a_loop"  # series of an entry of a list: the index of the cut that stands for the statement
 CUTS = "cuts_behind"  # series of a parameter without a gradient: the indices of the cuts that read what depends on it
 StatsOf = Callable[[Measured], TensorStats]
 
@@ -154,6 +156,22 @@ class ObservedOperations:
             if leaf in behind:
                 item = name.rpartition(".")[2]
                 builder.add_series(CUTS, behind[leaf], module=module, item=item, combine=Combine.MAXIMUM)
+
+    def add_left_out(self, builder: RecordingBuilder, entries: Iterable[LeftOut], indices: Mapping[str, int]) -> None:
+        """Adds which entries of lists no loop comes to, as cuts by the statements that leave them out; after `add_to`.
+
+        Args:
+            builder: of the recording.
+            entries: of lists of modules.
+            indices: of modules, by their paths.
+        """
+        by_place: dict[tuple[str, int], int] = {}
+        for entry in entries:
+            place = entry.file, entry.line
+            if place not in by_place:
+                by_place[place] = builder.add_operation("for", line=source_line(*place), is_cut=True)
+            module = indices[entry.module]
+            builder.add_series(LEFT_OUT, [by_place[place]], module=module, item=entry.how, combine=Combine.MAXIMUM)
 
     def _functional_readers(self) -> Iterator[ObservedOperation]:
         """The operations that leaf tensors come in by, in calls that are more than one layer.

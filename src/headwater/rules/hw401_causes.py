@@ -57,6 +57,10 @@ class Cuts:
             (one.module, one.item): [recording.operations[int(index)] for index in one.values]
             for one in recording.series("cuts_behind")  # see headwater.capture.operation_assembly
         }
+        self._left_out = {
+            one.module: _left_out(recording.operations[int(one.values[0])], one.item)
+            for one in recording.series("left_out_by_a_loop")  # see headwater.capture.loops_over_layers
+        }
         self._cuts = sorted((o for o in recording.operations if o.is_cut and o.is_finite), key=lambda o: o.depth)
         self._cut_depths = [operation.depth for operation in self._cuts]
         self._cutting_depths = self._find_cutting_calls()
@@ -135,6 +139,8 @@ class Cuts:
                 _is_one_of_many(ancestor)
                 and (self._parents.get(ancestor), self._types[ancestor]) in self._kinds_that_ran
             ):
+                if ancestor in self._left_out:
+                    return self._left_out[ancestor]
                 return ANOTHER_RAN_AGAIN if self._ran_again(ancestor) else NOT_CHOSEN
             ancestor = self._parents.get(ancestor)
         return NEVER_RAN
@@ -259,6 +265,19 @@ class Cuts:
             (f"Look for detach() and its kin in the forward of {named(caller)}, and remove it.", _FREEZE),
             _lines(inside),
         )
+
+
+def _left_out(statement: Operation, how: str) -> Cut:
+    """Layers that a loop over their list never comes to."""
+    lines = _lines([statement])
+    if how == "ends":
+        remedy = "Move the return (or break) out of the loop: one level of indentation less."
+        return Cut(Severity.WARNING, (), "The loop over its list ends in its first round.", (remedy,), lines)
+    remedies = (
+        "Let the loop run over the whole list, or remove the layers that it leaves out.",
+        "If it is meant, freeze them: requires_grad_(False).",
+    )
+    return Cut(Severity.WARNING, (), "The loop over its list leaves it out.", remedies, lines)
 
 
 def _aside(operations: list[Operation]) -> Cut:

@@ -1,0 +1,207 @@
+"""What a model's code says about the layers that a loop over their list leaves out."""
+
+from __future__ import annotations
+
+import linecache
+
+import pytest
+import torch
+from torch import nn
+
+from headwater.capture.loops_over_layers import layers_left_out
+
+
+class Stack(nn.Module):
+    """Four layers and a norm for three of them."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(8, 8) for _ in range(4))
+        self.norms = nn.ModuleList(nn.LayerNorm(8) for _ in range(3))
+        self.head = nn.Linear(8, 2)
+        self.stage = 2
+
+
+class ReturnsInTheLoop(Stack):
+    def forward(self, x):  # noqa: RET503 - the fault
+        for layer in self.layers:
+            x = torch.relu(layer(x))
+            return self.head(x)
+
+
+class BreaksInTheLoop(Stack):
+    def forward(self, x):
+        for i, layer in enumerate(self.layers):
+            x = torch.relu(layer(x)) + i
+            break
+        return self.head(x)
+
+
+class ReturnsInTheLoopBackwards(Stack):
+    def forward(self, x):  # noqa: RET503 - the fault
+        for layer in reversed(self.layers):
+            x = torch.relu(layer(x))
+            return self.head(x)
+
+
+class SliceWithoutTheLast(Stack):
+    def forward(self, x):
+        for layer in self.layers[:-1]:
+            x = torch.relu(layer(x))
+        return self.head(x)
+
+
+class EverySecond(Stack):
+    def forward(self, x):
+        for layer in self.layers[::2]:
+            x = torch.relu(layer(x))
+        return self.head(x)
+
+
+class RangeThatIsTooShort(Stack):
+    def forward(self, x):
+        for i in range(len(self.layers) - 1):
+            x = torch.relu(self.layers[i](x))
+        return self.head(x)
+
+
+class ZipWithAShorterList(Stack):
+    def forward(self, x):
+        for layer, norm in zip(self.layers, self.norms, strict=False):
+            x = torch.relu(norm(layer(x)))
+        return self.head(x)
+
+
+class AnotherMethod(Stack):
+    """By an author who does not say self."""
+
+    def forward(model, x):  # noqa: N805  # pyright: ignore[reportSelfClsParameterName]
+        return model.head(model.encode(x))
+
+    def encode(model, x):  # noqa: N805  # pyright: ignore[reportSelfClsParameterName]
+        for layer in model.layers[1:]:
+            x = torch.relu(layer(x))
+        return x
+
+
+class FromOutside(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.encoder = Stack()
+
+    def forward(self, x):
+        for layer in self.encoder.layers[:2]:
+            x = torch.relu(layer(x))
+        return self.encoder.head(x)
+
+
+FAULTS = [
+    (ReturnsInTheLoop, "layers", [1, 2, 3], "return self.head(x)"),
+    (BreaksInTheLoop, "layers", [1, 2, 3], "break"),
+    (ReturnsInTheLoopBackwards, "layers", [0, 1, 2], "return self.head(x)"),
+    (SliceWithoutTheLast, "layers", [3], "for layer in self.layers[:-1]:"),
+    (EverySecond, "layers", [1, 3], "for layer in self.layers[::2]:"),
+    (RangeThatIsTooShort, "layers", [3], "for i in range(len(self.layers) - 1):"),
+    (ZipWithAShorterList, "layers", [3], "for layer, norm in zip(self.layers, self.norms, strict=False):"),
+    (AnotherMethod, "layers", [0], "for layer in model.layers[1:]:"),
+    (FromOutside, "encoder.layers", [2, 3], "for layer in self.encoder.layers[:2]:"),
+]
+
+
+def _silent(model):
+    """Paths of the modules that do not run."""
+    ran = set()
+    hooks = [m.register_forward_hook(lambda _m, _i, _o, name=name: ran.add(name)) for name, m in model.named_modules()]
+    model(torch.ones(2, 8))
+    for hook in hooks:
+        hook.remove()
+    return {name for name, _ in model.named_modules()} - ran
+
+
+@pytest.mark.parametrize(("kind", "path", "indices", "code"), FAULTS)
+def test_what_the_code_leaves_out_is_what_does_not_run(kind, path, indices, code):
+    model = kind()
+    silent = _silent(model)
+    found = [one for one in layers_left_out(model, silent) if one.module.startswith(path)]
+    assert [one.module for one in found] == [f"{path}.{index}" for index in indices]
+    assert {one.module for one in found} <= silent
+    for one in found:
+        assert linecache.getline(one.file, one.line).strip() == code
+
+
+class UpToAVariable(Stack):
+    def forward(self, x):
+        for layer in self.layers[: self.stage]:
+            x = torch.relu(layer(x))
+        return self.head(x)
+
+
+class ByAnArgument(Stack):
+    def forward(self, x, task=0):
+        return self.head(self.layers[task](x))
+
+
+class DropsLayers(Stack):
+    def forward(self, x):
+        for i, layer in enumerate(self.layers):
+            if i % 2:
+                continue
+            x = torch.relu(layer(x))
+        return self.head(x)
+
+
+class LeavesEarly(Stack):
+    def forward(self, x):
+        for layer in self.layers:
+            x = torch.relu(layer(x))
+            if x.mean() < 10.0:
+                return self.head(x)
+        return self.head(x)
+
+
+class ChoosesTheFirstThatFits(Stack):
+    def forward(self, x):
+        for i, layer in enumerate(self.layers):
+            if i < self.stage:
+                continue
+            x = layer(x)
+            break
+        return self.head(x)
+
+
+class TwoLoops(Stack):
+    def forward(self, x):
+        for layer in self.layers[:1]:
+            x = torch.relu(layer(x))
+        for layer in self.layers[self.stage :]:
+            x = torch.relu(layer(x))
+        return self.head(x)
+
+
+class MadeOfSome(Stack):
+    def forward(self, x):
+        return self.head(sum(layer(x) for layer in self.layers[:2]))
+
+
+class NotLooped(Stack):
+    def forward(self, x):
+        return self.head(self.layers[0](x))
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [UpToAVariable, ByAnArgument, DropsLayers, LeavesEarly, ChoosesTheFirstThatFits, TwoLoops, MadeOfSome, NotLooped],
+)
+def test_what_something_decides_about_is_not_told(kind):
+    model = kind()
+    assert layers_left_out(model, _silent(model)) == []
+
+
+def test_code_that_python_does_not_know_is_left_alone():
+    namespace = {"Stack": Stack, "torch": torch}
+    exec(
+        "class Made(Stack):\n def forward(self, x):\n  for layer in self.layers:\n   return self.head(layer(x))\n",
+        namespace,
+    )
+    model = namespace["Made"]()
+    assert layers_left_out(model, _silent(model)) == []
