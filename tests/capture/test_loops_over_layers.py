@@ -95,7 +95,23 @@ class FromOutside(nn.Module):
         return self.encoder.head(x)
 
 
+class RunsAFunction(Stack):
+    def __init__(self):
+        super().__init__()
+        self.function = _returns_in_the_loop
+
+    def forward(self, x):
+        return self.function(self, x)
+
+
+def _returns_in_the_loop(model, x):  # noqa: RET503 - the fault
+    for layer in model.layers:
+        x = torch.relu(layer(x))
+        return model.head(x)
+
+
 FAULTS = [
+    (RunsAFunction, "layers", [1, 2, 3], "return model.head(x)"),
     (ReturnsInTheLoop, "layers", [1, 2, 3], "return self.head(x)"),
     (BreaksInTheLoop, "layers", [1, 2, 3], "break"),
     (ReturnsInTheLoopBackwards, "layers", [0, 1, 2], "return self.head(x)"),

@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 
 from headwater.analysis.causes import Cause, cause_of
 from headwater.analysis.gain import cotangent
-from headwater.analysis.gradient_path import Layer, stream_decades, trainable_layers
+from headwater.analysis.gradient_path import Layer, trainable_layers
 from headwater.analysis.operation_path import log_ratio
+from headwater.analysis.streams import stream_decades
 from headwater.recording import Recording, Series, SignalKind, computed_once
 
 _READERS = "operations_that_read"  # see headwater.capture.operation_assembly

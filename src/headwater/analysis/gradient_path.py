@@ -10,8 +10,7 @@ from itertools import pairwise
 import numpy as np
 
 from headwater.analysis.gain import backward_gain, cotangent, decades, norm_ratio
-from headwater.analysis.operation_path import log_ratio
-from headwater.analysis.shortcuts import norm_past
+from headwater.analysis.streams import stream_decades
 from headwater.analysis.time_loops import time_loops
 from headwater.recording import Call, Recording, SignalKind, computed_once, merged_stats
 
@@ -254,29 +253,6 @@ def _numbers_within_pass(recording: Recording) -> list[int]:
         numbers.append(seen.get(key, 0))
         seen[key] = numbers[-1] + 1
     return numbers
-
-
-def stream_decades(recording: Recording) -> list[tuple[float, float]]:
-    """For each call, the largest gain to the input of a call that it is nested in; and the same, its own input included.
-
-    >>> from headwater.recording import RecordingBuilder
-    >>> stream_decades(RecordingBuilder().build())
-    []
-    """
-    reference = cotangent(recording)
-    at_input: list[float] = []
-    found: list[float] = []
-    for call in recording.calls:
-        around = -math.inf if call.parent < 0 else max(found[call.parent], at_input[call.parent])
-        found.append(around)
-        own = math.nan
-        if recording.children(call.depth):
-            share = recording.signal(SignalKind.INPUT_GRADIENT, call.depth)
-            own = decades(norm_ratio(share, reference))
-            if share is not None and reference is not None:
-                own = max(own, log_ratio(norm_past(recording, call, share.norm), reference.norm))
-        at_input.append(own if math.isfinite(own) else -math.inf)
-    return [(around, max(around, own)) for around, own in zip(found, at_input, strict=True)]
 
 
 def _geometry_decades(recording: Recording, call: Call) -> float:

@@ -53,7 +53,7 @@ def layers_left_out(model: nn.Module, silent: Collection[str]) -> list[LeftOut]:
     for path, length in lists.items():
         waiting = [index for index in range(length) if f"{path}.{index}" in silent]
         if 0 < len(waiting) < length and path:
-            loops = [loop for owner in _around(path) for loop in _loops_over(type(modules[owner]), path, owner, lists)]
+            loops = [loop for owner in _around(path) for loop in _loops_over(modules[owner], path, owner, lists)]
             found += _left_out(path, waiting, loops)
     return found
 
@@ -83,11 +83,11 @@ def _left_out(path: str, waiting: Sequence[int], loops: Sequence[_Reading]) -> I
             yield LeftOut(f"{path}.{index}", loops[0].how, loops[0].file, loops[0].line)
 
 
-def _loops_over(kind: type, path: str, owner: str, lists: Mapping[str, int]) -> Iterator[_Reading]:
-    """What loops in the methods of a module's type do with a list inside of the module.
+def _loops_over(module: nn.Module, path: str, owner: str, lists: Mapping[str, int]) -> Iterator[_Reading]:
+    """What loops in the methods of a module do with a list inside of the module.
 
     Args:
-        kind: the type.
+        module: whose methods.
         path: of the list.
         owner: path of the module.
         lists: lengths of all lists, by path.
@@ -95,7 +95,7 @@ def _loops_over(kind: type, path: str, owner: str, lists: Mapping[str, int]) -> 
     prefix = f"{owner}." if owner else ""
     lengths = {name.removeprefix(prefix): length for name, length in lists.items() if name.startswith(prefix)}
     name = path.removeprefix(prefix)
-    for function in _own_functions(kind):
+    for function in _own_functions(module):
         if name.rpartition(".")[2] not in function.__code__.co_names:
             continue
         try:
@@ -113,13 +113,12 @@ def _loops_over(kind: type, path: str, owner: str, lists: Mapping[str, int]) -> 
                 yield _Reading(None, "", "", 0)
 
 
-def _own_functions(owner: type) -> Iterator[FunctionType]:
-    """The methods that the user wrote, but for the one that makes the layers."""
-    for one in owner.__mro__:
-        if not is_from_a_library(one):
-            yield from (
-                value for name, value in vars(one).items() if isinstance(value, FunctionType) and name != "__init__"
-            )
+def _own_functions(module: nn.Module) -> Iterator[FunctionType]:
+    """The functions that the user wrote, but for the one that makes the layers; also those that the module was given."""
+    yield from (value for value in vars(module).values() if isinstance(value, FunctionType))
+    for kind in type(module).__mro__:
+        if not is_from_a_library(kind):
+            yield from (v for name, v in vars(kind).items() if isinstance(v, FunctionType) and name != "__init__")
 
 
 class _Reader:

@@ -208,6 +208,8 @@ class PassObserver:
             if tensor.requires_grad and call.grad_enabled and not torch_internals.is_functorch_wrapper(tensor):
                 node = tensor.grad_fn or torch_internals.gradient_accumulator(tensor)
                 read.source = (node, tensor.output_nr)
+                if tensor.grad_fn is not None and observed.sequence_number < 0:  # made by no module
+                    observed.sequence_number = tensor.grad_fn._sequence_nr()
             call.inputs.append(read)
 
     def _look_inside(self, call: ObservedCall, output: Any) -> None:

@@ -10,7 +10,7 @@ from itertools import pairwise
 from headwater.analysis.dataflow import dataflow
 from headwater.analysis.tensor_graph import TensorGraph
 from headwater.findings import Severity
-from headwater.recording import Call, Operation, ParameterInfo, Recording, SignalKind, SourceLine
+from headwater.recording import Call, Operation, ParameterInfo, Recording, SignalKind
 from headwater.rules.hw401_known_causes import (
     ANOTHER_RAN_AGAIN,
     BY_DESIGN,
@@ -20,12 +20,15 @@ from headwater.rules.hw401_known_causes import (
     NOT_IN_THE_LOSS,
     NOT_READ,
     Cut,
+    aside,
+    by_operations,
+    left_out_by,
+    lines_of,
+    operation_names,
 )
 from headwater.rules.wording import counted, distinct, named
 
-_KINDS_OF_CUTS = "detach(), .data, .item(), no_grad(), or a new tensor made from the values"
 _CONTAINERS = ("Sequential", "ModuleList", "ModuleDict", "ParameterList", "ParameterDict")
-_MOST_LINES = 3
 _FREEZE = "If it is meant, freeze what is before it: requires_grad_(False)."
 
 
@@ -58,7 +61,7 @@ class Cuts:
             for one in recording.series("cuts_behind")  # see headwater.capture.operation_assembly
         }
         self._left_out = {
-            one.module: _left_out(recording.operations[int(one.values[0])], one.item)
+            one.module: left_out_by(recording.operations[int(one.values[0])], one.item)
             for one in recording.series("left_out_by_a_loop")  # see headwater.capture.loops_over_layers
         }
         self._cuts = sorted((o for o in recording.operations if o.is_cut and o.is_finite), key=lambda o: o.depth)
@@ -81,7 +84,7 @@ class Cuts:
             return LAST_OF_A_STACK
         if cut in (NEVER_RAN, NOT_READ, NOT_IN_THE_LOSS):
             operations = self._operations_behind.get((parameter.module, parameter.name.rpartition(".")[2]))
-            return _aside(operations) if operations else cut
+            return aside(operations) if operations else cut
         return cut
 
     def _is_the_librarys_affair(self, module: str) -> bool:
@@ -180,13 +183,13 @@ class Cuts:
             return self._cut_without_gradients(call)
         inside = self._cutting_operations(call, call)
         if not call.output_is_floating:
-            how = _names(inside) or "argmax, rounding, sampling"
+            how = operation_names(inside) or "argmax, rounding, sampling"
             cause = f"{named(call)} returns integers ({how}), which have no gradient."
             remedy = "Use a differentiable stand-in: softmax instead of argmax, a straight-through estimator, Gumbel-softmax."
         else:
-            cause = f"Inside {named(call)} the graph is cut{_by(inside)}."
+            cause = f"Inside {named(call)} the graph is cut{by_operations(inside)}."
             remedy = f"Look for detach() and its kin in the forward of {named(call)}, and remove it."
-        return Cut(Severity.ERROR, (call.module,), cause, (remedy, _FREEZE), _lines(inside))
+        return Cut(Severity.ERROR, (call.module,), cause, (remedy, _FREEZE), lines_of(inside))
 
     def _cut_without_gradients(self, call: Call) -> Cut:
         """Of all neighbouring calls with gradients off, the outermost: one `no_grad` around them is one cause."""
@@ -205,7 +208,7 @@ class Cuts:
                 distinct([one.module for one in off]),
                 f"{who} ran with gradients off.",
                 ("Remove torch.no_grad(), inference_mode() or set_grad_enabled(False) around the call.", _FREEZE),
-                _lines(self._cutting_operations(off[0], off[-1])),
+                lines_of(self._cutting_operations(off[0], off[-1])),
             )
             self._without_gradients.update(dict.fromkeys((one.depth for one in off), cut))
         return self._without_gradients[call.depth]
@@ -261,46 +264,7 @@ class Cuts:
         return Cut(
             Severity.ERROR,
             (caller.module, call.module, reader.module),
-            f"Between {named(call)} and {named(reader)}, in the forward of {named(caller)}, the graph is cut{_by(inside)}.",
+            f"Between {named(call)} and {named(reader)}, in the forward of {named(caller)}, the graph is cut{by_operations(inside)}.",
             (f"Look for detach() and its kin in the forward of {named(caller)}, and remove it.", _FREEZE),
-            _lines(inside),
+            lines_of(inside),
         )
-
-
-def _left_out(statement: Operation, how: str) -> Cut:
-    """Layers that a loop over their list never comes to."""
-    lines = _lines([statement])
-    if how == "ends":
-        remedy = "Move the return (or break) out of the loop: one level of indentation less."
-        return Cut(Severity.WARNING, (), "The loop over its list ends in its first round.", (remedy,), lines)
-    remedies = (
-        "Let the loop run over the whole list, or remove the layers that it leaves out.",
-        "If it is meant, freeze them: requires_grad_(False).",
-    )
-    return Cut(Severity.WARNING, (), "The loop over its list leaves it out.", remedies, lines)
-
-
-def _aside(operations: list[Operation]) -> Cut:
-    """A cut beside a living way, or of a parameter that is read where its module does not run."""
-    return Cut(
-        Severity.WARNING,
-        (),
-        f"All that depends on it and is used goes through {_names(operations)}, which has no gradient.",
-        (
-            "If it shall train, look for another way there: a straight-through estimator, Gumbel-softmax, or without detach().",
-            "If it is meant, freeze it: requires_grad_(False).",
-        ),
-        _lines(operations),
-    )
-
-
-def _names(operations: list[Operation]) -> str:
-    return ", ".join(distinct([operation.name for operation in operations])[:_MOST_LINES])
-
-
-def _by(operations: list[Operation]) -> str:
-    return f" by {_names(operations)}" if operations else f": {_KINDS_OF_CUTS}"
-
-
-def _lines(operations: list[Operation]) -> tuple[SourceLine, ...]:
-    return tuple(dict.fromkeys(o.line for o in operations if o.line is not None))[:_MOST_LINES]

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from headwater.findings import Severity
-from headwater.recording import SourceLine
+from headwater.recording import Operation, SourceLine
+from headwater.rules.wording import distinct
+
+_KINDS_OF_CUTS = "detach(), .data, .item(), no_grad(), or a new tensor made from the values"
+_MOST_LINES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,3 +70,45 @@ LAST_OF_A_STACK = Cut(
     "It belongs to the last block of a stack, which hands nothing on; the same parameter of every block before it trains.",
     ("Nothing, or leave it out of the last block.",),
 )
+
+
+def left_out_by(statement: Operation, how: str) -> Cut:
+    """Layers that a loop over their list never comes to."""
+    lines = lines_of([statement])
+    if how == "ends":
+        remedy = "Move the return (or break) out of the loop: one level of indentation less."
+        return Cut(Severity.WARNING, (), "The loop over its list ends in its first round.", (remedy,), lines)
+    remedies = (
+        "Let the loop run over the whole list, or remove the layers that it leaves out.",
+        "If it is meant, freeze them: requires_grad_(False).",
+    )
+    return Cut(Severity.WARNING, (), "The loop over its list leaves it out.", remedies, lines)
+
+
+def aside(operations: Sequence[Operation]) -> Cut:
+    """A cut beside a living way, or of a parameter that is read where its module does not run."""
+    return Cut(
+        Severity.WARNING,
+        (),
+        f"All that depends on it and is used goes through {operation_names(operations)}, which has no gradient.",
+        (
+            "If it shall train, look for another way there: a straight-through estimator, Gumbel-softmax, or without detach().",
+            "If it is meant, freeze it: requires_grad_(False).",
+        ),
+        lines_of(operations),
+    )
+
+
+def operation_names(operations: Sequence[Operation]) -> str:
+    """The first of their names."""
+    return ", ".join(distinct([operation.name for operation in operations])[:_MOST_LINES])
+
+
+def by_operations(operations: Sequence[Operation]) -> str:
+    """By what the graph is cut, as the end of a sentence."""
+    return f" by {operation_names(operations)}" if operations else f": {_KINDS_OF_CUTS}"
+
+
+def lines_of(operations: Sequence[Operation]) -> tuple[SourceLine, ...]:
+    """The first of the lines that they stand in."""
+    return tuple(dict.fromkeys(o.line for o in operations if o.line is not None))[:_MOST_LINES]
