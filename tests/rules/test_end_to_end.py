@@ -313,7 +313,7 @@ def test_a_zero_weight_that_the_optimiser_does_not_hold_is_not_said_to_heal():
     recording = observe(Problem(model, SAMPLES, torch.ones(64, 1), nn.MSELoss(), optimizer))
     finding = next(finding for finding in findings(recording) if finding.code == "HW103")
     assert finding.severity is WARNING
-    assert "do not bring back the gradient" in finding.cause
+    assert "the optimiser does not hold it" in finding.cause
 
 
 def test_four_of_eight_dead_units_are_four_of_eight():

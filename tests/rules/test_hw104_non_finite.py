@@ -3,7 +3,10 @@ from __future__ import annotations
 import math
 
 import pytest
+import torch
+from torch import nn
 
+import headwater
 from headwater.findings import NotApplicable, Severity
 from headwater.recording import Context, RecordingBuilder, TensorStats
 from headwater.rules import NonFinite
@@ -165,3 +168,32 @@ def test_a_loss_that_is_not_finite_is_told_before_the_gradient_that_comes_of_it(
     context = Context(cotangent="loss", loss=-math.inf)
     finding = the_finding(_with(context=context, **places, weight_gradient_5=NAN), RULE)
     assert finding.message.startswith("The loss is the first value that is not finite")
+
+
+def _log_of_zero(probabilities, targets):
+    chosen = nn.functional.one_hot(targets, 4) * torch.log(probabilities)  # the log of 0
+    return -chosen.sum(1).mean()
+
+
+def _masked_and_divided_by_a_count_of_zero(probabilities, targets):
+    scores = probabilities.masked_fill(targets[:, None] >= 0, -math.inf)
+    return (scores.exp().sum(1) / (targets > 9).sum()).mean()  # the log of 0
+
+
+@pytest.mark.parametrize("loss", [_log_of_zero, _masked_and_divided_by_a_count_of_zero])
+def test_the_line_of_the_loss_that_leaves_its_domain_is_named(loss):
+    class Certain(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(8, 4)
+
+        def forward(self, x):
+            return torch.softmax(1e4 * self.layer(x), 1)
+
+    torch.manual_seed(0)
+    diagnosis = headwater.diagnose(Certain(), torch.randn(16, 8), torch.arange(16) % 4, loss=loss)
+    finding = next(finding for finding in diagnosis.findings if finding.code == "HW104")
+    assert finding.message.startswith("The loss is the first value that is not finite")
+    assert [line.code.partition("  # ")[2] for line in finding.lines] == ["the log of 0"]
+    assert " in the loss leaves its domain" in finding.cause
+    assert_well_said([finding])

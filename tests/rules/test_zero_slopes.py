@@ -177,3 +177,26 @@ def test_a_margin_of_the_loss_that_is_met_is_told_from_a_rounding_in_it(penalty,
 
 def test_without_lines_nobody_knows_what_stands_between_and_the_benefit_of_the_doubt_stays():
     assert judged(Gated(torch.sign), lines=False).severity is Severity.INFO
+
+
+def test_a_zero_parameter_that_has_nothing_to_do_with_it_is_not_blamed():
+    """A scale and a shift around a normalisation over one column: the shift is zero, and gets a gradient."""
+
+    class Scored(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(1)
+            self.scorer = nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 1))
+            self.scale, self.shift = nn.Parameter(torch.ones(1)), nn.Parameter(torch.zeros(1))
+
+        def forward(self, x):
+            score = self.scorer(x)
+            score = (score - score.mean(1, keepdim=True)) / (score.var(1, keepdim=True, unbiased=False) + 1e-5).sqrt()
+            return self.scale * score + self.shift
+
+    targets = (torch.arange(64) % 3 == 0).float()[:, None]
+    x = torch.randn(64, 16, generator=torch.Generator().manual_seed(0))
+    finding = the_finding(observe(Problem(Scored(), x, targets, nn.BCEWithLogitsLoss()), lines=True), ZeroGradient())
+    assert finding.severity is Severity.ERROR
+    assert "shift" not in finding.cause
+    assert_well_said([finding])

@@ -10,6 +10,7 @@ from headwater.recording import Call, Operation, Recording, Signal, SignalKind, 
 
 # What makes NaN of a row that is masked with -inf throughout: the mask before it is not to blame.
 _SOFTMAX_WORDS = ("softmax", "attention", "attn")
+_WRITES_INFINITIES = ("fill", "where", "full", "scatter", "setitem", "mask")
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +88,23 @@ def forward_culprit(recording: Recording, origin: NonFiniteOrigin) -> Operation 
     place = recording.calls[origin.depth].parent if culprits and origin.is_between else origin.depth
     inside = [o for o in culprits if o.depth >= 0 and place in (o.depth, *_callers(recording, o.depth))]
     return inside[-1 if origin.stats.nan_count else 0] if inside else None
+
+
+def loss_culprit(recording: Recording) -> Operation | None:
+    """The operation in the loss that made its first values that are not finite; None where operations were not looked at.
+
+    An infinity comes first, and NaN is made of it (the log of 0, times 0); but one that is written where a mask says so is meant.
+
+    >>> from headwater.recording import RecordingBuilder
+    >>> builder = RecordingBuilder()
+    >>> _ = builder.add_operation("torch.log", is_finite=False, is_cut=True)
+    >>> _ = builder.add_operation("torch.mul", is_finite=False, is_cut=True)
+    >>> loss_culprit(builder.build()).name
+    'torch.log'
+    """
+    culprits = [o for o in recording.operations if o.is_cut and not o.is_finite and o.depth < 0]
+    made = [o for o in culprits if not any(word in o.name for word in _WRITES_INFINITIES)] or culprits
+    return made[0] if made else None
 
 
 def _callers(recording: Recording, depth: int) -> list[int]:

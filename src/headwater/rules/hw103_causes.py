@@ -62,7 +62,8 @@ class Explainer:
         """The first explanation that the recording bears out."""
         call = self._recording.calls[origin.depth]
         found = self._between(call, origin) if origin.is_after else self._at(call)
-        return self._ahead.with_outcome(next((cause for cause in found if cause is not None), UNKNOWN), origin)
+        fitting = (cause for cause in found if cause is not None and not self._ahead.refutes(cause, origin))
+        return self._ahead.with_outcome(next(fitting, UNKNOWN), origin)
 
     def _at(self, call: Call) -> Iterator[Cause | None]:
         output = self._output(call.depth)
@@ -200,23 +201,26 @@ class Explainer:
 
 @dataclass(frozen=True, slots=True)
 class ZeroWeight:
-    """A parameter that is all zeros, and whether it gets a gradient that will change that."""
+    """A parameter that is all zeros, whether it gets a gradient that will change that, and whether an optimiser lacks it."""
 
     item: str
     heals: bool
+    is_left_out: bool
 
 
 def _zero_weights(recording: Recording) -> Mapping[str, ZeroWeight]:
     """By the module that uses it: its owner, or the nearest caller around an owner that never ran itself."""
     called = {call.module for call in recording.calls}
     moving = {s.parameter for s in recording.select(SignalKind.WEIGHT_GRADIENT) if not s.stats.is_zero}
+    left_out = {(one.module, one.item) for one in recording.series("in_optimizer") if not one.values.max()}
     found: dict[str, ZeroWeight] = {}
     for signal in recording.select(SignalKind.WEIGHT):
         if not signal.stats.is_zero or signal.item.endswith("bias"):
             continue
         module = next((name for name in _self_and_ancestors(signal.module) if name in called), signal.module)
         name = signal.item if module == signal.module else signal.parameter  # "5" of a ParameterList says nothing
-        weight = ZeroWeight(name, signal.parameter in moving)
+        is_left_out = (signal.module, signal.item) in left_out
+        weight = ZeroWeight(name, signal.parameter in moving, is_left_out)
         found[module] = weight if weight.heals else found.get(module, weight)
     return found
 
@@ -239,6 +243,8 @@ def _from_weight(weight: ZeroWeight | None, of_module: str = "") -> Cause | None
         initialise = "Initialise it, and let it require a gradient: nn.init.xavier_normal_(weight)."
         alone = f"{text}, and gets no gradient itself, so it stays so."
         return Cause(Kind.FAULT, alone, (initialise,), if_tried=(f"{text}, and gets no gradient itself", leave))
+    if weight.is_left_out:
+        return Cause(Kind.HEALS, f"{text}, and the optimiser does not hold it (HW402).", leave)
     alone = f"{text}, but gets a gradient itself: after one step it is zero no more, and the gradient passes."
     return Cause(Kind.HEALS, alone, leave, if_tried=(f"{text}, but gets a gradient itself", leave))
 

@@ -25,6 +25,11 @@ class LookAhead:
             for module in _self_and_ancestors(series.module):
                 self._steps.setdefault(module, []).append(float(series.values[0]))
 
+    def refutes(self, cause: Cause, origin: ZeroOrigin) -> bool:
+        """Whether a cause that steps should end was tried, and nothing behind the place got a gradient."""
+        steps = self._steps_behind(origin) if cause.kind is Kind.HEALS and cause.if_tried is not None else []
+        return bool(steps) and min(steps) == math.inf
+
     def with_outcome(self, cause: Cause, origin: ZeroOrigin) -> Cause:
         """The cause, with what the steps have shown; as it is where they show nothing or it is a matter of this pass."""
         steps = self._steps_behind(origin) if cause.kind in (Kind.FAULT, Kind.HEALS) else []
@@ -38,9 +43,6 @@ class LookAhead:
             return Cause(Kind.HEALED, text, remedies)
         if min(steps) < math.inf:  # some do: what stays is another cause's
             return cause
-        if cause.kind is Kind.HEALS and cause.if_tried is not None:
-            text = f"{cause.if_tried[0]}; two steps of training (tried on this batch) do not bring back the gradient before it."
-            return replace(cause, text=text)
         return replace(cause, text=f"{cause.text} Two steps of training, tried on this batch, do not change it.")
 
     def _steps_behind(self, origin: ZeroOrigin) -> list[float]:

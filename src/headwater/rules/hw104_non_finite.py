@@ -15,6 +15,7 @@ from headwater.analysis.nonfinite_origins import (
     backward_origin,
     forward_culprit,
     forward_origin,
+    loss_culprit,
 )
 from headwater.findings import Finding, NotApplicable, Severity, Verdict
 from headwater.recording import Operation, Recording, SignalKind, TensorStats
@@ -268,14 +269,17 @@ def _loss(recording: Recording) -> _Origin | None:
     loss = recording.context.loss
     if loss is None or math.isfinite(loss):
         return None
+    operation = loss_culprit(recording)
+    maker = "the loss" if operation is None else f"{operation.name} in the loss"
     return _Origin(
         ("",),
         None,
         "The loss",
         "in the forward pass",
-        "The model's output is finite: the loss leaves its domain (log of 0, division by a count of 0) or the targets hold it.",
+        f"The model's output is finite: {maker} leaves its domain (log of 0, division by a count of 0) or the targets hold it.",
         (
             "Use a loss that takes raw outputs (nn.BCEWithLogitsLoss, nn.CrossEntropyLoss) instead of a log of its own.",
             "Check the targets with torch.isfinite, and that not all of them are ignored.",
         ),
+        operation,
     )
