@@ -351,13 +351,40 @@ def test_the_losses_of_other_choices_are_those_of_a_model_that_chooses_so():
     torch.manual_seed(0)
     model, (inputs, targets) = Pointer(100.0), pointing()
     (found,) = functional_activations(observe(Problem(model, inputs, targets, nn.MSELoss())))
-    own, without, by_lot, variance = found.choice_losses
+    own, without, by_lot, variance, by_another_rule = found.choice_losses
     assert own == pytest.approx(F.mse_loss(model(*inputs), targets).item(), rel=1e-5)
     values = model.value(inputs[1]).detach()
     assert without == pytest.approx(F.mse_loss(values.mean(1), targets).item(), rel=1e-5)
     # A certain choice by lot is one of the six values: on average over them, and not far from that in any lot.
     expected = (values - targets[:, None]).square().mean().item()
     assert by_lot == pytest.approx(expected, abs=5.0 * variance**0.5)
+    # And where all rows choose the entry that stands elsewhere, one of the other five.
+    assert 0.5 * expected < by_another_rule < expected
+
+
+class SharpRouter(nn.Module):
+    """Experts behind a router that is sharp by accident: samples that are alike choose the same expert."""
+
+    def __init__(self, num_experts=6):
+        super().__init__()
+        self.router, self.head = nn.Linear(8, num_experts), nn.Linear(16, 4)
+        self.experts = nn.ModuleList(nn.Linear(8, 16) for _ in range(num_experts))
+
+    def forward(self, x):
+        chosen = torch.softmax(1e3 * self.router(x), -1)
+        return self.head((chosen[..., None] * torch.stack([expert(x) for expert in self.experts], 1)).sum(1))
+
+
+def test_a_router_that_is_sharp_by_accident_is_not_taken_for_a_learned_one():
+    """Its choice is exchangeable with that of the same router for other experts; one in 17 would be better than 16 of them."""
+    severities = []
+    for seed in range(20):
+        torch.manual_seed(seed)
+        centres = torch.randn(4, 8)
+        targets = torch.arange(256) % 4
+        problem = Problem(SharpRouter(), centres[targets] + 0.3 * torch.randn(256, 8), targets, nn.CrossEntropyLoss())
+        severities.append(the_finding(observe(problem, samples=0), SaturatedActivation()).severity)
+    assert severities.count(Severity.WARNING) >= 17
 
 
 def test_lots_are_dealt_among_the_entries_that_are_not_masked():

@@ -11,7 +11,7 @@ from headwater.findings import NotApplicable, Severity
 from headwater.recording import Context, RecordingBuilder, SignalKind, TensorStats
 from headwater.rules import ExplodingGradient
 from tests.rules import broken_networks as broken
-from tests.rules.conclusions import assert_well_said, the_finding
+from tests.rules.conclusions import alarms, assert_well_said, findings, the_finding
 from tests.rules.recordings import Step, activation, chain, changed, layers, of_norm
 
 RULE = ExplodingGradient()
@@ -130,3 +130,54 @@ def test_chaos_without_a_growing_signal_is_judged_by_the_gradient_alone():
     torch.manual_seed(0)
     model = broken.plain(nn.Tanh, 10, 128, lambda weight: nn.init.normal_(weight, std=2.0 / 128**0.5))
     assert RULE.check(observe(Problem(model, broken.gaussian(32, 128)))) == []
+
+
+class _Dividing(nn.Module):
+    """A layer of tiny outputs, and functional code that makes them large again."""
+
+    def __init__(self, function, std=1e-6):
+        super().__init__()
+        torch.manual_seed(0)
+        self.encoder, self.tiny, self.head = nn.Linear(16, 32), nn.Linear(32, 32, bias=False), nn.Linear(32, 3)
+        nn.init.normal_(self.tiny.weight, std=std)
+        self.function = function
+
+    def forward(self, x):
+        return self.head(self.function(self.tiny(torch.tanh(self.encoder(x)))))
+
+
+def _judged(model):
+    generator = torch.Generator().manual_seed(0)
+    x, targets = torch.randn(64, 16, generator=generator), torch.randint(0, 3, (64,), generator=generator)
+    return observe(Problem(model, x, targets, nn.CrossEntropyLoss()), lines=True, samples=0)
+
+
+DIVISIONS = {
+    "a standard deviation": lambda h: (h - h.mean(1, keepdim=True)) / (h.std(1, keepdim=True) + 1e-9),
+    "a norm": lambda h: nn.functional.normalize(h, dim=1),
+    "a root": lambda h: h * (h.square().mean(1, keepdim=True) + 1e-16).rsqrt(),
+    "a layer norm": lambda h: nn.functional.layer_norm(h, (32,), eps=1e-16),
+}
+
+
+@pytest.mark.parametrize("kind", DIVISIONS)
+def test_functional_code_that_divides_by_something_near_zero_is_an_error(kind):
+    finding = the_finding(_judged(_Dividing(DIVISIONS[kind])), RULE)
+    assert finding.severity is Severity.ERROR
+    assert "A single operation" in finding.cause
+    assert finding.modules == ("", "tiny")
+    assert finding.evidence["backward_gain"] > 1e4
+    assert finding.lines
+    assert all("lambda h" in line.code for line in finding.lines)
+    assert_well_said([finding])
+
+
+@pytest.mark.parametrize("kind", DIVISIONS)
+def test_the_same_division_of_a_signal_of_usual_size_is_healthy(kind):
+    assert alarms(findings(_judged(_Dividing(DIVISIONS[kind], std=0.1)), [RULE])) == []
+
+
+@pytest.mark.parametrize("function", [lambda h: 1e6 * h, lambda h: h / 1e-6])
+def test_a_product_with_a_constant_is_information_at_most(function):
+    """It may be a unit of measurement."""
+    assert alarms(findings(_judged(_Dividing(function)), [RULE])) == []

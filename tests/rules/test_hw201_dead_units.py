@@ -4,13 +4,17 @@ import math
 
 import numpy as np
 import pytest
+import torch
+import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
+from headwater.capture import Problem, observe
 from headwater.findings import NotApplicable, Severity
 from headwater.recording import RecordingBuilder, SignalKind, TensorStats
 from headwater.rules import DeadUnits
-from tests.rules.conclusions import assert_well_said, the_finding
+from tests.rules.conclusions import assert_well_said, findings, the_finding
 
 RULE = DeadUnits()
 
@@ -98,3 +102,57 @@ def test_too_few_samples_say_nothing():
 
 def test_without_a_rectifier_it_does_not_apply():
     assert isinstance(RULE.check(RecordingBuilder().build()), NotApplicable)
+
+
+class _Normalised(nn.Module):
+    """A convolution with batch norm, of which some channels have a negative shift."""
+
+    def __init__(self, *, shift, num_shifted, is_functional):
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.norm, self.relu = nn.Conv2d(1, 32, 3, padding=1, bias=False), nn.BatchNorm2d(32), nn.ReLU()
+        self.head, self.is_functional = nn.Linear(32, 4), is_functional
+        with torch.no_grad():
+            self.norm.weight.fill_(0.2)
+            self.norm.bias.fill_(1.0)
+            self.norm.bias[:num_shifted] = shift
+
+    def forward(self, x):
+        x = self.norm(self.conv(x))
+        return self.head((F.relu(x) if self.is_functional else self.relu(x)).mean((2, 3)))
+
+
+@pytest.mark.parametrize("is_functional", [False, True])
+@pytest.mark.parametrize(
+    ("shift", "num_shifted", "num_dead"),
+    [
+        (-2.0, 20, 20),
+        (-2.0, 7, 0),
+        (-0.1, 20, 0),
+    ],  # ten deviations below zero, in most channels; in few; half a deviation
+)
+def test_behind_a_batch_norm_the_scale_is_a_units_own(is_functional, shift, num_shifted, num_dead):
+    model = _Normalised(shift=shift, num_shifted=num_shifted, is_functional=is_functional)
+    x = torch.randn(16, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    found = findings(observe(Problem(model, x), lines=True), [RULE])
+    assert [finding.evidence["num_dead"] for finding in found] == ([num_dead] if num_dead else [])
+    model.eval()  # then its statistics are not the batch's, and samples may be alike
+    assert findings(observe(Problem(model, torch.ones(16, 1, 8, 8)), lines=True), [RULE]) == []
+
+
+def test_a_latent_that_is_also_returned_is_asked_where_layers_read_it():
+    class SparseAutoencoder(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.encoder, self.decoder = nn.Linear(16, 64), nn.Linear(64, 16)
+            nn.init.constant_(self.encoder.bias, -1.5)
+
+        def forward(self, x):
+            latents = F.relu(self.encoder(x))
+            return self.decoder(latents), latents
+
+    x = torch.randn(128, 16, generator=torch.Generator().manual_seed(0))
+    finding = the_finding(observe(Problem(SparseAutoencoder(), x), lines=True), RULE)
+    assert finding.severity is Severity.WARNING
+    assert_well_said([finding])

@@ -471,7 +471,11 @@ class Normalised(nn.Module):
 def test_a_functional_division_by_a_norm_near_zero_is_not_called_growth_in_every_layer():
     finding = the_finding(observe(Problem(Normalised(), randn(16, 8))), ExplodingGradient())
     assert finding.severity is Severity.ERROR
-    assert finding.cause.startswith("A single call multiplies the gradient: F.normalize adds 12.0 decades over 1 call.")
+    assert finding.cause.startswith("A single operation multiplies the gradient: it divides by something near zero")
+    assert finding.message.startswith(
+        "The gradient grows by a factor of 1e+12 at F.normalize in the model (Normalised)"
+    )
+    assert finding.modules == ("", "first")
     assert "divisor" in finding.remedies[0]
     assert_well_said([finding])
 

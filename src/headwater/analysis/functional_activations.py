@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from headwater.analysis.operation_items import operation_items
+from headwater.analysis.operation_path import operation_flow
 from headwater.recording import Operation, Recording, SignalKind
 
 
@@ -23,8 +24,8 @@ class FunctionalActivation:
         output_rms: of a rectifier.
         mean_derivative: as a part of the largest, averaged; nan for what has no upper plateau.
         input_rms: of what is squashed.
-        choice_losses: of a sharp softmax, the loss with its own choice, with none, the mean over choices by lot, and their variance;
-            empty where it is not known.
+        choice_losses: of a sharp softmax, the loss with its own choice, with none, the mean over choices by lot, their variance, and the
+            lowest where all rows choose other entries by one rule; empty where it is not known.
     """
 
     operation: Operation
@@ -38,15 +39,15 @@ class FunctionalActivation:
     choice_losses: np.ndarray
 
     def choice_serves_the_loss(self, sigmas: float) -> bool:
-        """Whether the loss is lower with the softmax's own choice than with none, and than with one by lot.
+        """Whether the loss is lower with the softmax's own choice than with none, than with one by lot, and than by any other rule.
 
         Args:
             sigmas: standard deviations of the lots' losses that it must lie below their mean.
         """
         if not len(self.choice_losses):
             return False
-        own, without, by_lot, variance = self.choice_losses
-        return bool(own < without and own < by_lot - sigmas * math.sqrt(variance))
+        own, without, by_lot, variance, by_another_rule = self.choice_losses
+        return bool(own < min(without, by_another_rule) and own < by_lot - sigmas * math.sqrt(variance))
 
 
 def functional_activations(recording: Recording) -> list[FunctionalActivation]:
@@ -73,7 +74,8 @@ def functional_activations(recording: Recording) -> list[FunctionalActivation]:
         found.append(
             FunctionalActivation(
                 operation=operation,
-                is_last=operation.index > last or operation.index in returned,
+                is_last=operation.index > last
+                or (operation.index in returned and not _trains_after(recording, operation)),
                 num_samples=int(num_samples),
                 minimum=minimum,
                 maximum=maximum,
@@ -90,13 +92,31 @@ def _root_mean(energy: float, count: float) -> float:
     return math.sqrt(energy / count) if count > 0.0 else math.nan
 
 
+def _owners(recording: Recording) -> set[str]:
+    return {parameter.module for parameter in recording.parameters if parameter.requires_grad}
+
+
 def _last_that_trains(recording: Recording) -> int:
     """Index of the last operation that ran in a call of a module which owns parameters; -1 without one."""
-    owners = {parameter.module for parameter in recording.parameters if parameter.requires_grad}
+    owners = _owners(recording)
     return max(
         (o.index for o in recording.operations if o.depth >= 0 and recording.calls[o.depth].module in owners),
         default=-1,
     )
+
+
+def _trains_after(recording: Recording, operation: Operation) -> bool:
+    """Whether what an operation made is also read, directly or not, in a call of a module that owns parameters."""
+    owners, flow = _owners(recording), operation_flow(recording)
+    waiting, seen = [operation.index], {operation.index}
+    while waiting:
+        readers = {edge.operation for edge in flow.readers[waiting.pop()]} - seen
+        depths = (flow.operations[reader].depth for reader in readers)
+        if any(depth >= 0 and recording.calls[depth].module in owners for depth in depths):
+            return True
+        seen |= readers
+        waiting += readers
+    return False
 
 
 def _making_the_output(recording: Recording) -> set[int]:

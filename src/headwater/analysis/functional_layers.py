@@ -32,7 +32,7 @@ def weight_layers(recording: Recording) -> Sequence[Layer]:
     found = [layer for layer in map(_layer_of(recording), readers) if layer is not None]
     functional = {layer.call.depth for layer in found}
     rest = [layer for layer in modules if layer.call.depth not in functional]
-    return tuple(sorted([*rest, *found], key=lambda layer: _position(recording, layer)))
+    return tuple(sorted([*rest, *found], key=lambda layer: position_of(recording, layer)))
 
 
 @computed_once
@@ -71,8 +71,8 @@ def _layer_of(recording: Recording) -> Callable[[Series], Layer | None]:
     return layer
 
 
-def _position(recording: Recording, layer: Layer) -> tuple[int, int]:
-    """Index of the operation that made what the layer returned; one for which it is not known stands where its call does."""
+def position_of(recording: Recording, layer: Layer) -> tuple[int, int]:
+    """Where a layer stands: index of the operation that made what the layer returned; one for which it is not known stands where its call does."""
     if layer.operation is not None:
         return layer.operation, layer.call.depth
     made = recording.select(SignalKind.ACTIVATION_GRADIENT, depth=layer.call.depth)

@@ -6,7 +6,8 @@ the two apart: the choice of one that has learned is better for the loss than a 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from headwater.capture.random_states import reseeded
 from headwater.recording import Combine, Recording, Series
 
 # Series of a call, with the item of its operation. The loss: with the softmax's own choice; with none (equal probabilities); the mean
-# over choices by lot, and their variance.
+# over choices by lot, and their variance; the lowest where all rows choose others by one rule.
 CHOICE_LOSSES = "loss_with_choices"
 _SHARP = 0.1  # of the derivative at equal probabilities; the rule's bound is below
 _NUM_LOTS = 16
@@ -79,12 +80,22 @@ def _sharp_softmaxes(recording: Recording) -> list[tuple[int, Series]]:
 
 
 def _losses(model: nn.Module, problem: Problem, numbers: Sequence[int], seed: int) -> np.ndarray:
-    own = _loss(model, problem, _Chosen((), None), seed)
-    without = _loss(model, problem, _Chosen(numbers, None), seed)
+    own = _loss(model, problem, _Chosen((), _spread), seed)
+    without = _loss(model, problem, _Chosen(numbers, _spread), seed)
     # A choice that is worse than none needs no lots to be told from one that has been learned: a random one adds its variance.
     num_lots = _NUM_LOTS if own < without else 2
-    lots = [_loss(model, problem, _Chosen(numbers, seed + 1 + number), seed) for number in range(num_lots)]
-    return np.array([own, without, np.mean(lots), np.var(lots, ddof=1)])
+    by_lot, renamed = (
+        [
+            _loss(model, problem, _Chosen(numbers, partial(other, lots=_lots(seed + 1 + i))), seed)
+            for i in range(num_lots)
+        ]
+        for other in (_dealt, _renamed)
+    )
+    return np.array([own, without, np.mean(by_lot), np.var(by_lot, ddof=1), min(renamed)])
+
+
+def _lots(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
 
 
 def _loss(model: nn.Module, problem: Problem, chosen: _Chosen, seed: int) -> float:
@@ -98,17 +109,17 @@ def _loss(model: nn.Module, problem: Problem, chosen: _Chosen, seed: int) -> flo
 
 
 class _Chosen(TorchFunctionMode):
-    """Inside, some softmaxes choose by lot, or not at all.
+    """Inside, some softmaxes choose otherwise.
 
     Args:
         numbers: which, counted as in the recorded pass.
-        seed: of the lots; None for equal probabilities.
+        other: makes other probabilities of their own ones, where they are not masked, and the dimension.
     """
 
-    def __init__(self, numbers: Collection[int], seed: int | None) -> None:
+    def __init__(self, numbers: Collection[int], other: Callable[[Tensor, Tensor, int], Tensor]) -> None:
         super().__init__()
         self._numbers = numbers
-        self._lots = None if seed is None else torch.Generator().manual_seed(seed)
+        self._other = other
         self._count = 0
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -122,8 +133,7 @@ class _Chosen(TorchFunctionMode):
             return result
         scores, dim = found
         with torch_internals.without_function_modes():
-            is_open = open_entries(scores)
-            return _spread(result, is_open, dim) if self._lots is None else _dealt(result, is_open, dim, self._lots)
+            return self._other(result, open_entries(scores), dim)
 
 
 def _spread(probabilities: Tensor, is_open: Tensor, dim: int) -> Tensor:
@@ -137,3 +147,17 @@ def _dealt(probabilities: Tensor, is_open: Tensor, dim: int, lots: torch.Generat
     drawn = torch.rand(is_open.shape, generator=lots).to(is_open.device).masked_fill(~is_open, 2.0)
     givers = torch.argsort((~is_open).to(torch.int8), dim=dim, stable=True)
     return torch.zeros_like(probabilities).scatter(dim, drawn.argsort(dim), probabilities.gather(dim, givers))
+
+
+def _renamed(probabilities: Tensor, is_open: Tensor, dim: int, lots: torch.Generator) -> Tensor:
+    """Each entry's probabilities given to another entry, by one rule for all rows; with masked entries, dealt row by row.
+
+    Rows that are alike choose alike, also where they choose by accident: dealt row by row that is lost, and the lots are more alike
+    than accidents are.
+    """
+    if not is_open.all():
+        return _dealt(probabilities, is_open, dim, lots)
+    order = torch.randperm(probabilities.shape[dim], generator=lots)
+    giver = torch.empty_like(order)
+    giver[order] = order.roll(1)  # one cycle: none keeps its own
+    return probabilities.index_select(dim, giver.to(probabilities.device))

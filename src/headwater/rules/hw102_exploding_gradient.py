@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from headwater.analysis import time_steps
-from headwater.analysis.functional_layers import weight_layers
+from headwater.analysis.causes import Cause, cause_of, is_product
+from headwater.analysis.functional_layers import position_of, weight_layers
 from headwater.analysis.gain import backward_gain, cotangent, decades, norm_ratio
 from headwater.analysis.gradient_measures import (
     GradientMeasures,
@@ -23,8 +24,9 @@ from headwater.analysis.gradient_path import (
     median_decades,
     returns_a_number,
 )
+from headwater.analysis.operation_path import log_ratio, operation_flow
 from headwater.findings import Finding, NotApplicable, Severity, Verdict
-from headwater.recording import Call, Recording, SignalKind
+from headwater.recording import Call, Operation, Recording, SignalKind
 from headwater.rules.measures_in_words import measures_evidence, rate_in_words
 from headwater.rules.over_time import exploding_finding
 from headwater.rules.way_of_the_gradient import Change, change_on_the_way, growth_in_words, lines_of_part
@@ -32,7 +34,9 @@ from headwater.rules.wording import counted, distinct, listed, named
 
 _GRADIENTS = (SignalKind.ACTIVATION_GRADIENT, SignalKind.INPUT_GRADIENT)
 
-_DIVIDES = "divides by something near zero (a norm, a standard deviation, a difference), or its weights are huge"
+_DIVIDES_BY = "divides by something near zero (a norm, a standard deviation, a difference)"
+_DIVIDES = f"{_DIVIDES_BY}, or its weights are huge"
+_MOST_LINES = 3
 _REMEDIES_AT_ONE_CALL = (
     "Keep the divisor away from zero: add an eps of the size of the signal, not of rounding.",
     "Check that the module's input is not constant or zero: an all-zero layer before it, or a padded row.",
@@ -79,9 +83,12 @@ class ExplodingGradient:
         layers = weight_layers(recording)
         growing = {steps.module for steps in over_time if steps.grown_decades >= self.warning_decades}
         at_calls = self._multiplying_calls(recording, growing)
-        reached = [layer.call.depth for layer in layers if layer.gain_decades >= self.warning_decades]
-        if at_calls and any(depth < call.depth for _, call in at_calls for depth in reached[:1]):
+        reached = [layer for layer in layers if layer.gain_decades >= self.warning_decades]
+        if at_calls and any(layer.call.depth < call.depth for _, call in at_calls for layer in reached[:1]):
             return [*in_time, self._at_calls(at_calls, Severity.ERROR)]
+        divisions = self._multiplying_operations(recording, reached, growing)
+        if divisions:
+            return [*in_time, self._at_operations(recording, divisions, reached)]
         findings = [*in_time, *([self._at_calls(at_calls, Severity.INFO)] if at_calls else [])]
         grown = median_decades(layer.gain_decades for layer in headwaters(layers))
         of_layers = grown - explained
@@ -109,6 +116,53 @@ class ExplodingGradient:
                 if decades(norm_ratio(sent, reference)) >= self.warning_decades:
                     found.append((gain, call))
         return sorted(found, key=lambda pair: (-pair[0], pair[1].depth))
+
+    def _multiplying_operations(
+        self, recording: Recording, reached: Sequence[Layer], growing_over_time: set[str]
+    ) -> list[tuple[float, Operation]]:
+        """The same of functional code between calls: norms, and divisions by what is itself computed, which a constant is not.
+
+        Those that send their gradient on to a layer with weights.
+        """
+        reference, flow = cotangent(recording), operation_flow(recording)
+        if not reached or reference is None:
+            return []
+        first = min(position_of(recording, layer)[0] for layer in reached)
+        found: list[tuple[float, Operation]] = []
+        for operation in flow.operations[first + 1 :]:
+            call = recording.calls[operation.depth] if operation.depth >= 0 and not operation.is_cut else None
+            if call is None or call.module in growing_over_time or not recording.children(call.depth):
+                continue
+            gain = flow.gain_decades(operation)
+            computed = is_product(operation.name) and len(flow.producers[operation.index]) > 1
+            if not (computed or cause_of(operation.name) is Cause.NORMALISATION) or not math.isfinite(gain):
+                continue
+            grown = gain + log_ratio(operation.gradient_norm, reference.norm)
+            if gain >= math.log10(self.call_gain) and grown >= self.warning_decades:
+                found.append((gain, operation))
+        return sorted(found, key=lambda pair: (-pair[0], pair[1].index))
+
+    def _at_operations(
+        self, recording: Recording, found: Sequence[tuple[float, Operation]], reached: Sequence[Layer]
+    ) -> Finding:
+        gain_decades, operation = found[0]
+        gain = 10**gain_decades
+        more = f" and at {counted(len(found) - 1, 'operation')} more" if len(found) > 1 else ""
+        call = recording.calls[operation.depth]
+        before = [layer for layer in reached if position_of(recording, layer)[0] < operation.index][-1].call
+        return Finding(
+            code=self.code,
+            name=self.name,
+            severity=Severity.ERROR,
+            modules=distinct([*(recording.calls[one.depth].module for _, one in found), before.module]),
+            cause=f"A single operation multiplies the gradient: it {_DIVIDES_BY}.",
+            message=(
+                f"The gradient grows by a factor of {gain:.3g} at {operation.name} in {named(call)}{more}, on its way to {named(before)}."
+            ),
+            evidence={"backward_gain": gain, "num_operations": len(found), "num_more_operations": len(found) - 1},
+            remedies=_REMEDIES_AT_ONE_CALL,
+            lines=tuple(dict.fromkeys(one.line for _, one in found if one.line is not None))[:_MOST_LINES],
+        )
 
     def _at_calls(self, at_calls: Sequence[tuple[float, Call]], severity: Severity) -> Finding:
         gain_decades, call = at_calls[0]

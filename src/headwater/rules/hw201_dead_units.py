@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import ClassVar
 
 import numpy as np
 
 from headwater.analysis import lines_of_modules
+from headwater.analysis.dataflow import dataflow
 from headwater.analysis.functional_activations import functional_activations
+from headwater.analysis.operation_path import operation_flow
 from headwater.findings import Finding, NotApplicable, Severity, Verdict
 from headwater.recording import Recording, SignalKind, SourceLine
 from headwater.rules.wording import distinct, named
@@ -28,6 +31,7 @@ class _Rectifier:
     minimum: np.ndarray
     maximum: np.ndarray
     output_rms: float
+    is_normalised: bool  # over the batch, each unit by itself
     lines: tuple[SourceLine, ...]
 
 
@@ -57,7 +61,8 @@ class DeadUnits:
     Args:
         min_samples: entries per unit below which nothing can be said: a healthy unit is off for n independent
             samples with probability 2**-n.
-        margin: standard deviations below zero from which a Gaussian pre-activation does not come back (4: 3e-5).
+        margin: standard deviations below zero from which a Gaussian pre-activation does not come back (4: 3e-5): on the scale of the
+            units that live; behind a batch norm, where samples cannot be alike, on the unit's own.
         imbalance_sigmas: deviations of a fair coin by which off units outnumber units that are always on.
         imbalance_fraction: share of the layer's units that this surplus must reach.
     """
@@ -100,7 +105,11 @@ class DeadUnits:
         if not 0 < num_off < num_units:
             num_dead = num_off
         else:
-            num_dead = self._num_far_below(units, num_units - num_off)
+            num_shifted = self._num_shifted(units) if units.is_normalised else 0
+            num_dead = max(
+                self._num_far_below(units, num_units - num_off),
+                num_shifted if num_shifted >= self.imbalance_fraction * num_units else 0,
+            )
             num_dead = num_dead or (num_off if is_imbalanced else 0)
         return _Layer(units, num_dead, num_off, num_always_on)
 
@@ -111,25 +120,49 @@ class DeadUnits:
         deviation = math.sqrt(2.0 * len(units.maximum) / num_live) * units.output_rms
         return int(np.count_nonzero(units.maximum < -self.margin * deviation))
 
+    def _num_shifted(self, units: _Rectifier) -> int:
+        """Units whose largest pre-activation lies below zero by the margin in their own deviations.
+
+        These are read off the range, which of n Gaussian entries is 2 z_n deviations wide (Blom 1958).
+        """
+        n = units.num_samples
+        widths = 2.0 * NormalDist().inv_cdf((n - 0.375) / (n + 0.25))
+        deviations = (units.maximum - units.minimum) / widths
+        return int(np.count_nonzero(units.maximum < -self.margin * deviations))
+
 
 def _modules(recording: Recording) -> Iterator[_Rectifier]:
+    flow = dataflow(recording)
+    normalising = _normalising(recording)
     for units in recording.units:
         call, output = recording.calls[units.depth], recording.signal(SignalKind.ACTIVATION, units.depth)
         rms = math.nan if output is None else output.rms
         lines = lines_of_modules(recording, [call.module], limit=1)
-        yield _Rectifier(named(call), call.module, units.num_samples, units.minimum, units.maximum, rms, lines)
+        makers = {depth for tensor in flow.inputs[call.depth] for depth in flow.producers.get(tensor, ())}
+        is_normalised = not makers.isdisjoint(normalising)
+        yield _Rectifier(
+            named(call), call.module, units.num_samples, units.minimum, units.maximum, rms, is_normalised, lines
+        )
+
+
+def _normalising(recording: Recording) -> set[int]:
+    """Depths of the calls of batch norms that normalise by this batch."""
+    training = {info.name for info in recording.modules if info.training}
+    return {call.depth for call in recording.calls if "BatchNorm" in call.module_type and call.module in training}
 
 
 def _functions(recording: Recording) -> Iterator[_Rectifier]:
     """But those that nothing which trains comes after: the margin of a loss, an output that cannot be negative."""
+    flow, normalising = operation_flow(recording), _normalising(recording)
     for found in functional_activations(recording):
         if len(found.maximum) and not found.is_last:
             call, line = recording.calls[found.operation.depth], found.operation.line
             name = f"{found.operation.name} in {named(call)}"
             lines = () if line is None else (line,)
-            yield _Rectifier(
-                name, call.module, found.num_samples, found.minimum, found.maximum, found.output_rms, lines
-            )
+            makers = {flow.operations[edge.producer].depth for edge in flow.producers[found.operation.index]}
+            is_normalised = not makers.isdisjoint(normalising)
+            units = (found.minimum, found.maximum, found.output_rms)
+            yield _Rectifier(name, call.module, found.num_samples, *units, is_normalised, lines)
 
 
 def _finding(rule: DeadUnits, layers: Sequence[_Layer]) -> Finding:

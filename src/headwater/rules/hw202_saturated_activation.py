@@ -227,7 +227,7 @@ def _functions(recording: Recording, choice_sigmas: float) -> Iterator[_Squashed
 
 
 def _choice(found: FunctionalActivation) -> tuple[float, float, float]:
-    own, without, by_lot, _ = found.choice_losses.tolist()
+    own, without, by_lot, *_ = found.choice_losses.tolist()
     return own, without, by_lot
 
 
