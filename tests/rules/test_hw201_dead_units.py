@@ -156,3 +156,46 @@ def test_a_latent_that_is_also_returned_is_asked_where_layers_read_it():
     finding = the_finding(observe(Problem(SparseAutoencoder(), x), lines=True), RULE)
     assert finding.severity is Severity.WARNING
     assert_well_said([finding])
+
+
+class _OnData(nn.Module):
+    """A rectified first layer, as a module or a function."""
+
+    def __init__(self, num_features=4, num_units=64, *, is_functional=False):
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.relu, self.head = nn.Linear(num_features, num_units), nn.ReLU(), nn.Linear(num_units, 1)
+        self.is_functional = is_functional
+
+    def forward(self, x):
+        x = self.first(x)
+        return self.head(F.relu(x) if self.is_functional else self.relu(x))
+
+
+@pytest.mark.parametrize("is_functional", [False, True])
+def test_a_first_layer_of_which_no_unit_switches_is_told(is_functional):
+    """Air pressure in pascal, and temperature in kelvin: as they come."""
+    generator = torch.Generator().manual_seed(0)
+    air = torch.randn(128, 4, generator=generator) * torch.tensor([800.0, 8.0, 1.0, 1.0])
+    x = air + torch.tensor([101325.0, 288.0, 0.0, 0.0])
+    finding = the_finding(observe(Problem(_OnData(is_functional=is_functional), x), lines=True), RULE)
+    assert finding.severity is Severity.WARNING
+    assert finding.message.startswith("No unit of")
+    assert 100.0 < finding.evidence["offset_in_deviations"] < 160.0  # 101325 / 800 is 127
+    assert_well_said([finding])
+    standardised = (x - x.mean(0)) / x.std(0)
+    assert findings(observe(Problem(_OnData(is_functional=is_functional), standardised), lines=True), [RULE]) == []
+
+
+@pytest.mark.parametrize(
+    "x",
+    [
+        torch.ones(64, 4),  # a smoke test
+        torch.linspace(0.0, 1.0, 64)[:, None],  # a regression on one coordinate
+        torch.linspace(0.0, 1.0, 4096).reshape(64, 64),  # rows of positive numbers, all a little different
+        torch.rand(64, 4, generator=torch.Generator().manual_seed(0)),
+    ],
+    ids=["ones", "one coordinate", "ramp", "uniform"],
+)
+def test_data_at_which_units_switch_or_that_do_not_differ_are_no_finding(x):
+    assert findings(observe(Problem(_OnData(x.shape[1]), x), lines=True), [RULE]) == []

@@ -13,12 +13,14 @@ import numpy as np
 from headwater.analysis import lines_of_modules
 from headwater.analysis.dataflow import dataflow
 from headwater.analysis.functional_activations import functional_activations
+from headwater.analysis.gradient_path import trainable_layers
 from headwater.analysis.operation_path import operation_flow
 from headwater.findings import Finding, NotApplicable, Severity, Verdict
 from headwater.recording import Recording, SignalKind, SourceLine
 from headwater.rules.wording import distinct, named
 
 _MOST_LINES = 3
+_ROUNDING = 2.0**-17  # relative, of a sum in float32
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,7 @@ class _Rectifier:
     maximum: np.ndarray
     output_rms: float
     is_normalised: bool  # over the batch, each unit by itself
+    is_first: bool  # directly after a layer that reads the data
     lines: tuple[SourceLine, ...]
 
 
@@ -56,13 +59,14 @@ class DeadUnits:
     Being off is not being dead: in a deep healthy ReLU network the samples of a batch become alike (correlations tend to
     one, Poole et al. 2016, arXiv 1606.05340), so that about half of the units are off for all of them, and as many on for
     all. A unit counts as dead where its largest pre-activation lies far below zero on the scale of the units that live;
-    and a layer is sick where far more units are off than on.
+    and a layer is sick where far more units are off than on. Of a first layer, which reads the data, some unit should switch.
 
     Args:
         min_samples: entries per unit below which nothing can be said: a healthy unit is off for n independent
             samples with probability 2**-n.
         margin: standard deviations below zero from which a Gaussian pre-activation does not come back (4: 3e-5): on the scale of the
             units that live; behind a batch norm, where samples cannot be alike, on the unit's own.
+        min_units: of a first layer, below which it may be chance that none of them switches.
         imbalance_sigmas: deviations of a fair coin by which off units outnumber units that are always on.
         imbalance_fraction: share of the layer's units that this surplus must reach.
     """
@@ -72,6 +76,7 @@ class DeadUnits:
 
     min_samples: int = 32
     margin: float = 4.0
+    min_units: int = 16
     imbalance_sigmas: float = 3.0
     imbalance_fraction: float = 0.25
 
@@ -89,10 +94,11 @@ class DeadUnits:
                 f"at most {most} entries per unit: pass a batch of at least {self.min_samples} samples to tell a dead unit "
                 "from one that is off by chance"
             )
-        layers = [layer for layer in (self._layer(units) for units in measured) if layer.num_dead]
+        stiff = [units for units in measured if units.is_first and self._never_switches(units)]
+        layers = [layer for layer in (self._layer(units) for units in measured if units not in stiff) if layer.num_dead]
         dead = [layer for layer in layers if layer.num_dead == layer.num_units]
         sick = [layer for layer in layers if layer.num_dead < layer.num_units]
-        return [_finding(self, group) for group in (dead, sick) if group]
+        return [*(_finding(self, group) for group in (dead, sick) if group), *(_stiff(self, units) for units in stiff)]
 
     def _layer(self, units: _Rectifier) -> _Layer:
         num_units = len(units.maximum)
@@ -125,24 +131,39 @@ class DeadUnits:
 
         These are read off the range, which of n Gaussian entries is 2 z_n deviations wide (Blom 1958).
         """
-        n = units.num_samples
-        widths = 2.0 * NormalDist().inv_cdf((n - 0.375) / (n + 0.25))
-        deviations = (units.maximum - units.minimum) / widths
-        return int(np.count_nonzero(units.maximum < -self.margin * deviations))
+        return int(np.count_nonzero(units.maximum < -self.margin * _deviations(units)))
+
+    def _never_switches(self, units: _Rectifier) -> bool:
+        """Whether some units are off and the others on for all samples, each by the margin in its own deviations."""
+        num_off = int(np.count_nonzero(units.maximum <= 0.0))
+        deviations = _deviations(units)
+        is_far = np.maximum(-units.maximum, units.minimum) > self.margin * deviations
+        is_mixed = self.imbalance_fraction <= num_off / max(len(is_far), 1) < 1.0
+        differ = deviations > _ROUNDING * np.abs(units.maximum)  # of samples that are all the same nothing can be said
+        return len(is_far) >= self.min_units and is_mixed and bool(is_far.all() and differ.all())
+
+
+def _deviations(units: _Rectifier) -> np.ndarray:
+    n = units.num_samples
+    return (units.maximum - units.minimum) / (2.0 * NormalDist().inv_cdf((n - 0.375) / (n + 0.25)))
 
 
 def _modules(recording: Recording) -> Iterator[_Rectifier]:
     flow = dataflow(recording)
-    normalising = _normalising(recording)
+    normalising, reading = _normalising(recording), _reading_data(recording)
     for units in recording.units:
         call, output = recording.calls[units.depth], recording.signal(SignalKind.ACTIVATION, units.depth)
         rms = math.nan if output is None else output.rms
         lines = lines_of_modules(recording, [call.module], limit=1)
         makers = {depth for tensor in flow.inputs[call.depth] for depth in flow.producers.get(tensor, ())}
-        is_normalised = not makers.isdisjoint(normalising)
-        yield _Rectifier(
-            named(call), call.module, units.num_samples, units.minimum, units.maximum, rms, is_normalised, lines
-        )
+        behind = (not makers.isdisjoint(normalising), not makers.isdisjoint(reading))
+        extremes = (units.num_samples, units.minimum, units.maximum)
+        yield _Rectifier(named(call), call.module, *extremes, rms, *behind, lines)
+
+
+def _reading_data(recording: Recording) -> set[int]:
+    """Depths of the layers whose input has no gradient."""
+    return {layer.call.depth for layer in trainable_layers(recording) if not layer.call.input_requires_grad}
 
 
 def _normalising(recording: Recording) -> set[int]:
@@ -153,16 +174,48 @@ def _normalising(recording: Recording) -> set[int]:
 
 def _functions(recording: Recording) -> Iterator[_Rectifier]:
     """But those that nothing which trains comes after: the margin of a loss, an output that cannot be negative."""
-    flow, normalising = operation_flow(recording), _normalising(recording)
+    flow, normalising, reading = operation_flow(recording), _normalising(recording), _reading_data(recording)
     for found in functional_activations(recording):
         if len(found.maximum) and not found.is_last:
             call, line = recording.calls[found.operation.depth], found.operation.line
             name = f"{found.operation.name} in {named(call)}"
             lines = () if line is None else (line,)
             makers = {flow.operations[edge.producer].depth for edge in flow.producers[found.operation.index]}
-            is_normalised = not makers.isdisjoint(normalising)
-            units = (found.minimum, found.maximum, found.output_rms)
-            yield _Rectifier(name, call.module, found.num_samples, *units, is_normalised, lines)
+            behind = (not makers.isdisjoint(normalising), not makers.isdisjoint(reading))
+            units = (found.num_samples, found.minimum, found.maximum, found.output_rms)
+            yield _Rectifier(name, call.module, *units, *behind, lines)
+
+
+def _stiff(rule: DeadUnits, units: _Rectifier) -> Finding:
+    """Of a first layer of which no unit switches."""
+    num_off, num_units = int(np.count_nonzero(units.maximum <= 0.0)), len(units.maximum)
+    offset = float(np.median(np.abs(units.maximum + units.minimum) / 2.0 / _deviations(units)))
+    return Finding(
+        code=rule.code,
+        name=rule.name,
+        severity=Severity.WARNING,
+        modules=(units.module,),
+        cause=(
+            "The data lie so far from zero that no unit tells them apart: the offset of a pre-activation is "
+            f"{offset:.2g} times its deviation. The layer is a linear map of the data."
+        ),
+        message=(
+            f"No unit of {units.name} switches: {num_off} of {num_units} are off for all {units.num_samples} samples, and "
+            f"{num_units - num_off} on."
+        ),
+        evidence={
+            "num_dead": num_off,
+            "num_units": num_units,
+            "num_always_on": num_units - num_off,
+            "num_samples": units.num_samples,
+            "offset_in_deviations": offset,
+        },
+        remedies=(
+            "Subtract the mean of each feature and divide by its deviation (of the training data).",
+            "Put nn.BatchNorm1d (BatchNorm2d) before the first layer.",
+        ),
+        lines=units.lines,
+    )
 
 
 def _finding(rule: DeadUnits, layers: Sequence[_Layer]) -> Finding:
