@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
-from headwater.capture import Problem, observe
+from headwater.capture import Problem, observe, record
 from headwater.findings import NotApplicable, Severity
 from headwater.rules import DeadUnits, SaturatedActivation
 from tests.rules.conclusions import assert_well_said, the_finding
@@ -105,18 +105,13 @@ def test_of_gates_it_is_said_that_they_cannot_be_seen(kind):
     assert f"cannot see inside of {kind.__name__}" in verdict.reason
 
 
-def test_of_a_fused_attention_it_is_said_that_it_cannot_be_seen():
-    class Attention(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.project = nn.Linear(8, 8)
-
-        def forward(self, x):
-            return nn.functional.scaled_dot_product_attention(self.project(x), x, x)
-
-    verdict = SaturatedActivation().check(seen(Attention(), scale=500.0))
+def test_without_lines_it_is_said_of_a_fused_attention_that_it_cannot_be_seen():
+    attention, x = nn.MultiheadAttention(8, 2), torch.ones(3, 2, 8)
+    with record(attention) as recorder:
+        attention(x, x, x)[0].sum().backward()
+    verdict = SaturatedActivation().check(recorder.recording)
     assert isinstance(verdict, NotApplicable)
-    assert "cannot see inside of F.scaled_dot_product_attention" in verdict.reason
+    assert "cannot see inside of MultiheadAttention" in verdict.reason
     bare = SaturatedActivation().check(seen(nn.Linear(8, 2)))
     assert isinstance(bare, NotApplicable)
     assert "inside" not in bare.reason

@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from headwater.capture import torch_internals
 from headwater.capture.masked_rectifiers import MASKED_RECTIFIERS, PositiveMasks, is_zero
 from headwater.capture.rectifiers import has_channels_first, unit_extremes
+from headwater.capture.softmax_calls import SoftmaxCall, open_entries, softmax_call
+from headwater.capture.torch_functions import can_be_read, plain_name
 
 # Series of a call, whose item is the operation's name: "F.relu", and "F.relu 2" for the second one in the same call.
 UNIT_MINIMUM, UNIT_MAXIMUM = "unit_minimum", "unit_maximum"
@@ -27,7 +29,7 @@ SOFTMAX_NUMBER = "softmax_number"  # the how many-th one of the forward pass tha
 _JUDGED_AS_MODULES = (nn.ReLU, nn.ReLU6, nn.Tanh, nn.Sigmoid, nn.Softsign, nn.Hardtanh, nn.Hardsigmoid)
 _RECTIFYING = ("relu", "relu6", "threshold", "clamp", "clip", "clamp_min", "maximum", "max", *MASKED_RECTIFIERS)
 _SQUASHING = ("sigmoid", "expit", "tanh", "softsign", "hardtanh", "hardsigmoid", "softmax")
-_MASKED = -9999.0  # what is added to the scores of a softmax that shall not be looked at is -1e4 or less
+_ATTENDING = ("scaled_dot_product_attention", "multi_head_attention_forward")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +72,7 @@ def is_activation(function: Callable[..., Any]) -> bool:
     >>> is_activation(torch.relu), is_activation(torch.Tensor.relu_), is_activation(torch.matmul)
     (True, True, False)
     """
-    return plain_name(function) in (*_RECTIFYING, *_SQUASHING)
+    return plain_name(function) in (*_RECTIFYING, *_SQUASHING, *_ATTENDING)
 
 
 @torch_internals.unseen
@@ -95,12 +97,12 @@ def looked_at(
     name = plain_name(function)
     if isinstance(module, _JUDGED_AS_MODULES):
         return None
+    if name == "softmax" or name in _ATTENDING:
+        call = softmax_call(function, args, kwargs)
+        return None if call is None else functools.partial(_softmax, call)
     source = _source(name, args, kwargs, masks)
     if not isinstance(source, Tensor) or not source.requires_grad or not can_be_read(source):
         return None
-    if name == "softmax":
-        scores = softmax_scores(function, args, kwargs)
-        return None if scores is None else functools.partial(_softmax, *scores)
     low, high = _plateaus(name, args, kwargs)
     if low is None and high is None:
         return None
@@ -123,59 +125,6 @@ def _source(name: str, args: Sequence[Any], kwargs: Mapping[str, Any], masks: Po
         same_shape = torch.broadcast_shapes(larger.shape, zero.shape) == larger.shape
         return larger if same_shape and is_zero(zero) else None
     return source
-
-
-@torch_internals.unseen
-def softmax_scores(
-    function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]
-) -> tuple[Tensor, int] | None:
-    """What a softmax reads, and along which dimension it runs; None for anything else, and for scores that want no gradient.
-
-    >>> scores = torch.ones(2, 3, requires_grad=True)
-    >>> softmax_scores(torch.softmax, (scores, -1), {})[1], softmax_scores(torch.relu, (scores,), {})
-    (-1, None)
-    """
-    if plain_name(function) != "softmax":
-        return None
-    source = args[0] if args else kwargs.get("input")
-    dim = kwargs.get("dim", args[1] if len(args) > 1 else None)
-    if not isinstance(source, Tensor) or not source.requires_grad or not can_be_read(source):
-        return None
-    return (source, dim) if isinstance(dim, int) else None
-
-
-def open_entries(scores: Tensor) -> Tensor:
-    """The scores that are not masked.
-
-    >>> open_entries(torch.tensor([1.0, -1e9]))
-    tensor([ True, False])
-    """
-    return scores.detach() > _MASKED
-
-
-def plain_name(function: Callable[..., Any]) -> str:
-    """The name of a torch function without underscores around it.
-
-    >>> plain_name(torch.Tensor.relu_), plain_name(torch.Tensor.__matmul__)
-    ('relu', 'matmul')
-    """
-    return str(getattr(function, "__name__", "")).strip("_").removeprefix("special_")
-
-
-def can_be_read(tensor: Tensor) -> bool:
-    """Whether a tensor has floating-point numbers that can be summed.
-
-    >>> can_be_read(torch.ones(2)), can_be_read(torch.ones(2, dtype=torch.int))
-    (True, False)
-    """
-    return (
-        tensor.is_floating_point()
-        and tensor.numel() > 0
-        and tensor.device.type != "meta"
-        and tensor.layout is torch.strided
-        and not torch_internals.is_functorch_wrapper(tensor)
-        and not torch_internals.is_fake(tensor)
-    )
 
 
 def _plateaus(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[float | None, float | None]:
@@ -247,11 +196,13 @@ def _relative_derivative(name: str, plateaus: tuple[float | None, float | None],
 
 
 @torch_internals.unseen
-def _softmax(source: Tensor, dim: int, result: Any) -> MeasuredActivation | None:
+def _softmax(call: SoftmaxCall, result: Any) -> MeasuredActivation | None:
     """1 - sum of p² over what it is at equal probabilities, 1 - 1/n: the trace of its derivative. Masked entries do not count."""
-    if not isinstance(result, Tensor) or not can_be_read(result):
+    dim = call.dim
+    scores, made = call.looked_into(result)
+    if not isinstance(made, Tensor) or not can_be_read(made):
         return None
-    scores, p = source.detach(), result.detach().double()
+    p = made.detach().double()
     is_open = open_entries(scores)
     num_open = is_open.sum(dim)
     rows = num_open > 1

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from headwater.capture import torch_internals
-from headwater.capture.functional_activations import can_be_read, plain_name
+from headwater.capture.torch_functions import can_be_read, plain_name
 
 # Series of a call, whose item is the operation's name: sum of the squares of what it reads, over how many; the same of its result.
 MULTIPLIED = "multiplied"

@@ -16,11 +16,12 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from headwater.capture import torch_internals
-from headwater.capture.functional_activations import SOFTMAX_NUMBER, SQUASHED, open_entries, softmax_scores
+from headwater.capture.functional_activations import SOFTMAX_NUMBER, SQUASHED
 from headwater.capture.passes import arguments_of, called, loss_of, modules_of
 from headwater.capture.preservation import preserved
 from headwater.capture.problem import Problem
 from headwater.capture.random_states import reseeded
+from headwater.capture.softmax_calls import softmax_call
 from headwater.recording import Combine, Recording, Series
 
 # Series of a call, with the item of its operation. The loss: with the softmax's own choice; with none (equal probabilities); the mean
@@ -124,16 +125,13 @@ class _Chosen(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        result = func(*args, **kwargs)
-        found = softmax_scores(func, args, kwargs)
-        if found is None:
-            return result
-        self._count += 1
-        if self._count - 1 not in self._numbers:
-            return result
-        scores, dim = found
-        with torch_internals.without_function_modes():
-            return self._other(result, open_entries(scores), dim)
+        found = softmax_call(func, args, kwargs)
+        if found is not None:
+            self._count += 1
+            if self._count - 1 in self._numbers:
+                with torch_internals.without_function_modes():
+                    return found.with_other_choice(self._other)
+        return func(*args, **kwargs)
 
 
 def _spread(probabilities: Tensor, is_open: Tensor, dim: int) -> Tensor:

@@ -27,12 +27,12 @@ from headwater.capture.functional_activations import (
     MeasuredActivation,
     is_activation,
     looked_at,
-    softmax_scores,
 )
 from headwater.capture.functional_products import MeasuredProduct, is_product, product_looked_at
 from headwater.capture.graph_cuts import GraphCuts, TracedCut
 from headwater.capture.masked_rectifiers import PositiveMasks
 from headwater.capture.observations import ObservedCall
+from headwater.capture.softmax_calls import softmax_call
 from headwater.recording import SourceLine
 
 _OWN = str(Path(__file__).parents[1])
@@ -130,7 +130,7 @@ class SourceLines(TorchFunctionMode):
             self._positive.note(func, args, result)
 
     def _softmax_number(self, func: Any, args: Any, kwargs: dict[str, Any]) -> int:
-        if softmax_scores(func, args, kwargs) is None:
+        if softmax_call(func, args, kwargs) is None:
             return -1
         self._num_softmaxes += 1
         return self._num_softmaxes - 1

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from headwater.analysis import lines_of_modules
+from headwater.analysis.causes import Cause, cause_of
 from headwater.analysis.functional_activations import FunctionalActivation, functional_activations
 from headwater.analysis.gain import backward_gain
 from headwater.analysis.gradient_path import leaf_calls
@@ -28,7 +29,14 @@ _FROM_OUTPUT: Mapping[str, Callable[[TensorStats], float]] = {
 # that passes.
 _SLOPE: Mapping[str, float] = {"Hardtanh": 1.0, "Hardsigmoid": 1.0 / 6.0}
 _INSIDE = "tanh_derivative_inside"  # series: sum and count, by layer
-_CANNOT_SEE_INSIDE = {"LSTM", "GRU", "LSTMCell", "GRUCell", "MultiheadAttention", "F.scaled_dot_product_attention"}
+_CANNOT_SEE_INSIDE = {
+    "LSTM",
+    "GRU",
+    "LSTMCell",
+    "GRUCell",
+    "MultiheadAttention",
+    "F.scaled_dot_product_attention",
+}  # without lines
 _MOST_LINES = 3
 _REMEDIES = (
     "Scale the data to zero mean and unit deviation.",
@@ -129,7 +137,6 @@ class SaturatedActivation:
 
 def _why_not(recording: Recording) -> str:
     inside = {call.module_type for call in recording.calls if call.module_type in _CANNOT_SEE_INSIDE}
-    inside |= {one.name for one in recording.operations if one.name in _CANNOT_SEE_INSIDE}
     blind = f"; it cannot see inside of {', '.join(sorted(inside))}" if inside else ""
     return (
         "no squashing activation that Headwater sees (sigmoid, tanh, softsign, softmax...) was called; diagnose() looks at functions "
@@ -212,14 +219,15 @@ def _functions(recording: Recording, choice_sigmas: float) -> Iterator[_Squashed
     for found in functional_activations(recording):
         if math.isnan(found.mean_derivative):
             continue
-        call, line = recording.calls[found.operation.depth], found.operation.line
+        call, line, name = recording.calls[found.operation.depth], found.operation.line, found.operation.name
+        is_fused = cause_of(name) is Cause.ATTENTION
         yield _Squashed(
-            name=f"{found.operation.name} in {named(call)}",
+            name=f"{'the softmax inside of ' if is_fused else ''}{name} in {named(call)}",
             module=call.module,
             fraction=max(found.mean_derivative, 0.0),
             input_rms=found.input_rms,
             is_last=found.is_last,
-            is_softmax=found.operation.name.endswith("softmax"),
+            is_softmax=is_fused or name.endswith("softmax"),
             is_recurrent=False,
             choice=_choice(found) if found.choice_serves_the_loss(choice_sigmas) else None,
             lines=() if line is None else (line,),
