@@ -10,7 +10,7 @@ from torch import nn
 from headwater.capture import Problem, observe
 from headwater.findings import Severity
 from headwater.rules import ZeroGradient
-from tests.rules.conclusions import assert_well_said, the_finding
+from tests.rules.conclusions import assert_well_said, findings, the_finding
 
 CLASSES = nn.CrossEntropyLoss()
 
@@ -200,3 +200,37 @@ def test_a_zero_parameter_that_has_nothing_to_do_with_it_is_not_blamed():
     assert finding.severity is Severity.ERROR
     assert "shift" not in finding.cause
     assert_well_said([finding])
+
+
+class Policy(nn.Module):
+    """A mean and a log deviation, which is clamped; with its bounds swapped it is a constant."""
+
+    def __init__(self, low, high, *, returns_loss=False):
+        super().__init__()
+        torch.manual_seed(0)
+        self.body, self.mean, self.log_std = nn.Linear(16, 32), nn.Linear(32, 4), nn.Linear(32, 4)
+        self.bounds, self.returns_loss = (low, high), returns_loss
+
+    def forward(self, x):
+        h = torch.tanh(self.body(x))
+        mean, log_std = self.mean(h), self.log_std(h).clamp(*self.bounds)  # swapped
+        return _gaussian_loss((mean, log_std)) if self.returns_loss else (mean, log_std)
+
+
+def _gaussian_loss(output):
+    mean, log_std = output
+    return (0.5 * ((mean - 1.0) / log_std.exp()) ** 2 + log_std).mean()
+
+
+def test_a_clamp_of_an_output_whose_bounds_are_swapped_is_an_error():
+    x = torch.randn(64, 16, generator=torch.Generator().manual_seed(0))
+    finding = the_finding(observe(Problem(Policy(2.0, -5.0), x, loss=_gaussian_loss), lines=True), ZeroGradient())
+    assert (finding.severity, finding.modules) == (Severity.ERROR, ("log_std",))
+    assert "swapped" in finding.lines[0].code
+    assert findings(observe(Problem(Policy(-5.0, 2.0), x, loss=_gaussian_loss), lines=True), [ZeroGradient()]) == []
+
+
+def test_in_a_model_that_returns_its_loss_a_margin_may_be_met():
+    x = torch.randn(64, 16, generator=torch.Generator().manual_seed(0))
+    finding = the_finding(observe(Problem(Policy(2.0, -5.0, returns_loss=True), x), lines=True), ZeroGradient())
+    assert finding.severity is Severity.INFO

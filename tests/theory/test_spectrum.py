@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from headwater.theory.activations import GELU, LINEAR, RELU, SIGMOID, TANH, leaky_relu
@@ -92,11 +92,12 @@ def test_a_density_has_its_moments(activation, weights, num_layers):
 
 @settings(max_examples=10)
 @given(st.integers(1, 12), st.floats(0.05, 3.0), st.booleans())
+@example(2, 0.0625, False)  # 1.024 with 120 points
 def test_no_density_has_more_than_everything(num_layers, variance, is_gaussian):
     weights = GAUSSIAN if is_gaussian else ORTHOGONAL
-    density = spectral_density(TANH, UNIT, num_layers, weights=weights, variance=variance, num_points=120)
+    density = spectral_density(TANH, UNIT, num_layers, weights=weights, variance=variance, num_points=240)
     if len(density.squares):
-        assert 0.0 < share_above(density)[0] <= 1.02
+        assert 0.0 < share_above(density)[0] <= 1.02  # the trapezoids' error, which falls with the square of the points
     assert density.edge >= squared_singular_value_moments(
         TANH, UNIT, num_layers, weights=weights, variance=variance
     ).mean_square * (1.0 - 1e-9)

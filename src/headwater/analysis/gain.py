@@ -65,7 +65,7 @@ def cotangent(recording: Recording) -> TensorStats | None:
     be the loss, whose gradient is one: it counts only where nothing else has one. (The output of one unit for a batch of
     one has a shape, (1, 1).) A returned tensor that another call reads, a hidden state beside the logits, holds what
     flows back from there; under a loss it counts only where no other has a gradient. A model that returns nothing but its
-    loss, or that was never called as a whole, is judged from its last leaf call.
+    loss, or that was never called as a whole, is judged from its last leaf call, of those that get a gradient that is not zero.
 
     >>> from headwater.recording import RecordingBuilder
     >>> builder = RecordingBuilder()
@@ -145,10 +145,13 @@ def _final(recording: Recording, outputs: list[Signal]) -> list[Signal]:
 
 
 def _last_leaf_gradients(recording: Recording) -> list[Signal]:
+    """Of the last leaf call that gets some: what the loss leaves out of this batch is not where the gradient begins."""
+    last: list[Signal] = []
     for call in reversed(recording.calls):
         if not recording.children(call.depth):
             signals = recording.select(SignalKind.ACTIVATION_GRADIENT, depth=call.depth)
             found = [signal for signal in signals if signal.shape]
-            if found:
+            if any(not signal.stats.is_zero for signal in found):
                 return found
-    return []
+            last = last or found
+    return last

@@ -53,7 +53,12 @@ class ZeroSlopes:
         return not (name.rpartition(".")[2].strip("_") in _MARGINS and self._is_in_the_loss(index))
 
     def _is_in_the_loss(self, index: int) -> bool:
-        """Whether no product with weights comes after it: a rectifier there is a margin, which this batch may meet."""
+        """Whether no product with weights comes after it: a rectifier there is a margin, which this batch may meet.
+
+        In the forward of a model that returns no loss, it is a part of the output.
+        """
+        if self._flow.operations[index].depth >= 0 and not self._returns_a_loss:
+            return False
         waiting, seen = [index], {index}
         while waiting:
             readers = {edge.operation for edge in self._flow.readers[waiting.pop()]} - seen
@@ -86,6 +91,12 @@ class ZeroSlopes:
         while index not in self._shapes and len(self._flow.producers[index]) == 1:
             index = self._flow.producers[index][0].producer
         return self._shapes.get(index)
+
+    @cached_property
+    def _returns_a_loss(self) -> bool:
+        tops = self._recording.children(-1)
+        returned = (s for depth in tops for s in self._recording.select(SignalKind.ACTIVATION, depth=depth))
+        return any(not signal.shape for signal in returned)
 
     @cached_property
     def _shapes(self) -> Mapping[int, tuple[int, ...]]:
