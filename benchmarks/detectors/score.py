@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from benchmarks.detectors import planted, published, recurrent, trained, written_by_users
+from benchmarks.detectors import lookalikes, planted, published, recurrent, trained, written_by_users
 from benchmarks.detectors.case import Case
 from benchmarks.detectors.detectors import DETECTORS, Answer
 from benchmarks.table import Result
@@ -71,6 +71,7 @@ def all_cases() -> Iterable[Case]:
     yield from recurrent.cases()
     yield from trained.cases()
     yield from written_by_users.cases()
+    yield from lookalikes.cases()
 
 
 def score(every: Iterable[Case], name: str, seeds: Iterable[int] = SEEDS) -> Score:
