@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 
 from headwater.analysis.gain import cotangent, decades, norm_ratio
 from headwater.analysis.operation_path import log_ratio
@@ -55,9 +56,12 @@ def _of_data(recording: Recording, call: Call, reference: TensorStats) -> float:
 def _next_of_its_list(recording: Recording, call: Call) -> Call | None:
     """The next call of the same caller, if it is of the same type and an entry of the same list."""
     before, _, entry = call.module.rpartition(".")
+    if not entry.isdigit():
+        return None
     siblings = recording.children(call.parent)
-    following = next((recording.calls[depth] for depth in siblings if depth > call.depth), None)
-    if following is None or not entry.isdigit() or following.module_type != call.module_type:
+    position = bisect_right(siblings, call.depth)
+    following = recording.calls[siblings[position]] if position < len(siblings) else None
+    if following is None or following.module_type != call.module_type:
         return None
     list_of_next, _, other = following.module.rpartition(".")
     return following if list_of_next == before and other.isdigit() else None

@@ -11,6 +11,7 @@ import numpy as np
 
 from headwater.analysis.dataflow import dataflow
 from headwater.analysis.gain import cotangent
+from headwater.analysis.gradient_path import trainable_layers
 from headwater.analysis.time_loops import time_loops
 from headwater.analysis.zero_deadlocks import deadlocks
 from headwater.analysis.zero_lines import lines_turning_zero
@@ -112,7 +113,9 @@ class ZeroGradient:
     ) -> Finding:
         calls = [recording.calls[origin.depth] for origin in origins]
         more = f" and at {len(calls) - 1} more" if len(calls) > 1 else ""
-        reached = "inside a branch: other layers get theirs past it" if around else "and no layer before it gets any"
+        reached = ", inside a branch: other layers get theirs past it" if around else ""
+        if not around and any(layer.call.depth < calls[0].depth for layer in trainable_layers(recording)):
+            reached = ", and no layer before it gets any"
         return Finding(
             code=self.code,
             name=self.name,
@@ -120,7 +123,7 @@ class ZeroGradient:
             modules=distinct([call.module for call in calls]),
             cause=cause.text,
             message=(
-                f"The gradient becomes exactly zero {'behind' if is_after else 'at'} {named(calls[0])}{more}, {reached}."
+                f"The gradient becomes exactly zero {'behind' if is_after else 'at'} {named(calls[0])}{more}{reached}."
             ),
             evidence={"num_calls": len(calls), "num_more_calls": len(calls) - 1},
             remedies=cause.remedies,
