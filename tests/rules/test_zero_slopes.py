@@ -230,7 +230,33 @@ def test_a_clamp_of_an_output_whose_bounds_are_swapped_is_an_error():
     assert findings(observe(Problem(Policy(-5.0, 2.0), x, loss=_gaussian_loss), lines=True), [ZeroGradient()]) == []
 
 
-def test_in_a_model_that_returns_its_loss_a_margin_may_be_met():
+class WithAMargin(Policy):
+    """A loss in the model's own forward, a part of which is a margin that is met; or what is rectified goes through an exponential."""
+
+    def __init__(self, after):
+        super().__init__(-5.0, 2.0)
+        self.after = after
+
+    def forward(self, x):
+        h = torch.tanh(self.body(x))
+        return self.mean(h).square().mean() + self.after(F.relu(self.log_std(h) - 100.0))
+
+
+@pytest.mark.parametrize(
+    ("after", "severity"),
+    [
+        (lambda m: m.mean(), Severity.INFO),
+        (lambda m: (2.0 * m.square()).sum(1).mean(), Severity.INFO),
+        (lambda m: m.exp().mean(), Severity.ERROR),
+    ],
+)
+def test_in_a_model_that_returns_its_loss_a_margin_may_be_met(after, severity):
+    x = torch.randn(64, 16, generator=torch.Generator().manual_seed(0))
+    finding = the_finding(observe(Problem(WithAMargin(after), x), lines=True), ZeroGradient())
+    assert (finding.severity, finding.modules) == (severity, ("log_std",))
+
+
+def test_a_swapped_clamp_is_an_error_also_in_a_model_that_returns_its_loss():
     x = torch.randn(64, 16, generator=torch.Generator().manual_seed(0))
     finding = the_finding(observe(Problem(Policy(2.0, -5.0, returns_loss=True), x), lines=True), ZeroGradient())
-    assert finding.severity is Severity.INFO
+    assert (finding.severity, finding.modules) == (Severity.ERROR, ("log_std",))

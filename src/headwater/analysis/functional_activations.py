@@ -9,6 +9,7 @@ import numpy as np
 
 from headwater.analysis.operation_items import operation_items
 from headwater.analysis.operation_path import operation_flow
+from headwater.analysis.parametrizations import layer_of
 from headwater.recording import Operation, Recording, SignalKind
 
 
@@ -93,7 +94,7 @@ def _root_mean(energy: float, count: float) -> float:
 
 
 def _owners(recording: Recording) -> set[str]:
-    return {parameter.module for parameter in recording.parameters if parameter.requires_grad}
+    return {layer_of(parameter.module) for parameter in recording.parameters if parameter.requires_grad}
 
 
 def _last_that_trains(recording: Recording) -> int:

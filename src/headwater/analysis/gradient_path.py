@@ -10,6 +10,7 @@ from itertools import pairwise
 import numpy as np
 
 from headwater.analysis.gain import backward_gain, cotangent, decades, norm_ratio
+from headwater.analysis.parametrizations import is_leaf, layer_of
 from headwater.analysis.streams import stream_decades
 from headwater.analysis.time_loops import time_loops
 from headwater.recording import Call, Recording, SignalKind, computed_once, merged_stats
@@ -53,13 +54,13 @@ class Layer:
 
 @computed_once
 def leaf_calls(recording: Recording) -> Sequence[Call]:
-    """The calls that called no other observed module, in execution order.
+    """The calls that called no other observed module, but to compute their weights, in execution order.
 
     >>> from headwater.recording import RecordingBuilder
     >>> leaf_calls(RecordingBuilder().build())
     ()
     """
-    return tuple(call for call in recording.calls if not recording.children(call.depth))
+    return tuple(call for call in recording.calls if is_leaf(recording, call))
 
 
 @computed_once
@@ -79,7 +80,7 @@ def trainable_layers(recording: Recording) -> Sequence[Layer]:
     per_step = {module for loop in time_loops(recording) for module in loop.per_step}
     runs: dict[tuple[str, int], list[Call]] = {}
     for call, number in zip(recording.calls, _numbers_within_pass(recording), strict=True):
-        if call.module in owners and not recording.children(call.depth):
+        if call.module in owners and is_leaf(recording, call):
             runs.setdefault((call.module, 0 if call.module in per_step else number), []).append(call)
     layers: list[Layer] = []
     for calls in runs.values():
@@ -136,7 +137,7 @@ def pooling_decades(recording: Recording) -> float:
     >>> pooling_decades(RecordingBuilder().build())
     0.0
     """
-    owners = {parameter.module for parameter in recording.parameters}
+    owners = {layer_of(parameter.module) for parameter in recording.parameters}
     whole = {signal.tensor: signal.stats.norm for signal in recording.select(SignalKind.ACTIVATION_GRADIENT)}
     total, before = 0.0, math.nan
     for call in leaf_calls(recording):
@@ -234,7 +235,7 @@ def _modules_that_train(recording: Recording) -> set[str]:
     parents = {module.name: module.parent for module in recording.modules}
     found: set[str] = set()
     for parameter in recording.parameters:
-        module: str | None = parameter.module
+        module: str | None = layer_of(parameter.module)
         while module is not None and module not in called:
             module = parents.get(module)
         if parameter.requires_grad and module is not None:

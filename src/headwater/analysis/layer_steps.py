@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from headwater.analysis.gain import activation_gradient, cotangent
+from headwater.analysis.parametrizations import is_leaf
 from headwater.recording import ParameterInfo, Recording, Signal, SignalKind
 
 # Of a recording with its series; each counts weights that have a gradient, by the whole decades that epsilon takes.
@@ -165,7 +166,7 @@ def scaling_down_decades(recording: Recording) -> dict[str, float]:
     for call in recording.calls:
         outer = 0.0 if call.parent < 0 else max(around[call.parent], at_input[call.parent])
         around.append(outer)
-        own = recording.signal(SignalKind.INPUT_GRADIENT, call.depth) if recording.children(call.depth) else None
+        own = None if is_leaf(recording, call) else recording.signal(SignalKind.INPUT_GRADIENT, call.depth)
         at_input.append(0.0 if own is None else own.norm)
         gradient = activation_gradient(recording, call.depth)
         if gradient is not None and gradient.norm:

@@ -7,6 +7,7 @@ from bisect import bisect_right
 
 from headwater.analysis.gain import cotangent, decades, norm_ratio
 from headwater.analysis.operation_path import log_ratio
+from headwater.analysis.parametrizations import is_leaf
 from headwater.analysis.shortcuts import norm_past
 from headwater.recording import Call, Recording, SignalKind, TensorStats
 
@@ -25,7 +26,7 @@ def stream_decades(recording: Recording) -> list[tuple[float, float]]:
     for call in recording.calls:
         around = -math.inf if call.parent < 0 else found[call.parent][1]
         own = -math.inf
-        if reference is not None and recording.children(call.depth):
+        if reference is not None and not is_leaf(recording, call):
             own = _of_input(recording, call, reference)
         found.append((around, max(around, own if math.isfinite(own) else -math.inf)))
     return found

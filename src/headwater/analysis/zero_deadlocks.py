@@ -114,10 +114,15 @@ def _entering(recording: Recording, names: set[str]) -> Mapping[int, Sequence[st
 
 
 def _is_product_of_zeros(flow: OperationFlow, index: int, *, num_own: int) -> bool:
-    """Whether it gets a gradient and sends exactly zero to two factors, of which parameters of its own are one."""
+    """Whether it gets a gradient and sends exactly zero to two factors, of which parameters of its own are one.
+
+    Two parameters that come in there have been multiplied before, where no gradient was measured (a weight that is computed).
+    """
     operation = flow.operations[index]
-    if not (cause_of(operation.name) in _PRODUCTS or is_product(operation.name)) or not operation.gradient_norm > 0.0:
+    if not operation.gradient_norm > 0.0:
         return False
+    if not (cause_of(operation.name) in _PRODUCTS or is_product(operation.name)):
+        return num_own > 1
     num_zero = sum(flow.sent_norm(edge) == 0.0 for edge in flow.producers[index])
     return num_zero + num_own > 1
 

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from headwater.analysis.dataflow import Dataflow
-from headwater.recording import Recording, SignalKind
+from headwater.analysis.parametrizations import is_leaf
+from headwater.recording import Call, Recording, SignalKind
 
 # How many calls beside one (experts that read the same) are passed over in search of the one that reads its output.
 _MAX_SIBLINGS = 256
@@ -54,8 +55,12 @@ class _Search:
             depth = call.depth
             if self._is_zero[depth]:
                 yield from self._behind(depth)
-            elif self._is_zero[depth] is False and self._sends_zero[depth] and not self._recording.children(depth):
+            elif self._is_zero[depth] is False and self._sends_zero[depth] and self._ends_here(call):
                 yield ZeroOrigin(depth, is_after=False)
+
+    def _ends_here(self, call: Call) -> bool:
+        """Whether none of the calls it makes is nearer to the reason; one that computes a weight may be a place of its own."""
+        return not self._recording.children(call.depth) or is_leaf(self._recording, call)
 
     def _behind(self, depth: int) -> Iterator[ZeroOrigin]:
         """What makes the gradient zero that arrives at a call, unless a later call has it zero already."""

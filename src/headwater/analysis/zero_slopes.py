@@ -14,7 +14,7 @@ from headwater.recording import Recording, SignalKind
 _OWN_SLOPES = "operations_with_own_slopes"  # see headwater.capture.operation_assembly
 
 # Of a loss that asks for a margin: rectifiers, and what their zeros are put through.
-_MARGINS = ("relu", "clamp", "clip", "clamp_min", "clamp_max", "threshold", "square", "pow", "abs")
+_MARGINS = ("relu", "clamp", "clip", "clamp_min", "clamp_max", "threshold", "square", "pow", "abs", "sqrt")
 
 
 class ZeroSlopes:
@@ -62,7 +62,7 @@ class ZeroSlopes:
         waiting, seen = [index], {index}
         while waiting:
             readers = {edge.operation for edge in self._flow.readers[waiting.pop()]} - seen
-            if any(cause_of(self._flow.operations[reader].name) is Cause.WEIGHTS for reader in readers):
+            if any(self._is_no_part_of_a_margin(reader) for reader in readers):
                 return False
             seen |= readers
             waiting += readers
@@ -91,6 +91,14 @@ class ZeroSlopes:
         while index not in self._shapes and len(self._flow.producers[index]) == 1:
             index = self._flow.producers[index][0].producer
         return self._shapes.get(index)
+
+    def _is_no_part_of_a_margin(self, index: int) -> bool:
+        """A product with weights, or a function that a margin is not put through: an exponential, a logarithm."""
+        name = self._flow.operations[index].name
+        cause = cause_of(name)
+        return cause is Cause.WEIGHTS or (
+            cause is Cause.ACTIVATION and name.rpartition(".")[2].strip("_") not in _MARGINS
+        )
 
     @cached_property
     def _returns_a_loss(self) -> bool:

@@ -21,6 +21,7 @@ from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from headwater.capture import torch_internals
+from headwater.capture.layers import layers_of
 from headwater.capture.passes import arguments_of, called
 from headwater.capture.problem import Problem
 from headwater.capture.random_states import random_states, reseeded
@@ -181,13 +182,7 @@ class _Seam:
     def __init__(self, model: nn.Module, num_samples: int) -> None:
         self.layer: nn.Module | None = None
         self.num_samples = num_samples
-        self._layers = [
-            module
-            for module in model.modules()
-            if not any(True for _ in module.children())
-            and any(True for _ in module.parameters(recurse=False))
-            and not torch_internals.is_script_module(module)
-        ]
+        self._layers = [module for module in layers_of(model) if not torch_internals.is_script_module(module)]
         self._output: Tensor | None = None  # in the first run
         self._leaf: Tensor | None = None
 

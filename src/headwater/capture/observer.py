@@ -17,6 +17,7 @@ from torch.utils.hooks import RemovableHandle
 
 from headwater.capture import torch_internals
 from headwater.capture.gradient_hooks import GradientHooks
+from headwater.capture.layers import is_layer
 from headwater.capture.noting import Notes, measured_sum, noting_failures
 from headwater.capture.observations import Measured, ObservedCall, ObservedInput, ObservedTensor
 from headwater.capture.open_calls import OpenCalls
@@ -172,7 +173,7 @@ class PassObserver:
             self._calls_without_grad.setdefault(id(call.module), []).append(call)
 
     def _observe_outputs(self, call: ObservedCall, tensors: list[tuple[str, Tensor]], output: Any) -> None:
-        if self.notes_lines and tensors and (call.parent is None or not call.children):
+        if self.notes_lines and tensors and (call.parent is None or not call.children or is_layer(call.module)):
             call.spread = relative_spread(tensors[0][1])
         if call.parent is None and self._last_read is not None:
             layer, source, version = self._last_read
@@ -201,7 +202,7 @@ class PassObserver:
                 continue
             if not call.inputs and id(call.module) in self._rectifiers and observed.stats is not None:
                 call.units = self._units(tensor, observed.producer)
-            if self.notes_lines and not call.inputs and not call.is_second_run and _is_a_layer(call.module):
+            if self.notes_lines and not call.inputs and not call.is_second_run and is_layer(call.module):
                 # Which is the last layer is not known before the end: until then only the latest is kept, and not copied.
                 self._last_read = None if tensor.is_inference() else (call, tensor.detach(), tensor._version)
             read = ObservedInput(path, observed)
@@ -266,10 +267,6 @@ class PassObserver:
                     break
         candidates.remove(found)
         return found
-
-
-def _is_a_layer(module: nn.Module) -> bool:
-    return not module._modules and any(parameter is not None for parameter in module._parameters.values())
 
 
 def _lost_its_node(tensor: Tensor, observed: ObservedTensor) -> bool:

@@ -25,6 +25,7 @@ from headwater.analysis.gradient_path import (
     returns_a_number,
 )
 from headwater.analysis.operation_path import log_ratio, operation_flow
+from headwater.analysis.parametrizations import is_leaf
 from headwater.findings import Finding, NotApplicable, Severity, Verdict
 from headwater.recording import Call, Operation, Recording, SignalKind
 from headwater.rules.measures_in_words import measures_evidence, rate_in_words
@@ -131,7 +132,7 @@ class ExplodingGradient:
         found: list[tuple[float, Operation]] = []
         for operation in flow.operations[first + 1 :]:
             call = recording.calls[operation.depth] if operation.depth >= 0 and not operation.is_cut else None
-            if call is None or call.module in growing_over_time or not recording.children(call.depth):
+            if call is None or call.module in growing_over_time or is_leaf(recording, call):
                 continue
             gain = flow.gain_decades(operation)
             computed = is_product(operation.name) and len(flow.producers[operation.index]) > 1

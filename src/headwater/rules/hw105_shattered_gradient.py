@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from headwater.analysis.gradient_path import leaf_calls
 from headwater.analysis.likeness import Likeness, likeness
+from headwater.analysis.parametrizations import layer_of
 from headwater.findings import Finding, NotApplicable, Severity, Verdict
 from headwater.recording import Recording
 from headwater.rules.wording import counted, named
@@ -118,5 +119,5 @@ def _named(recording: Recording, found: Likeness) -> str:
 
 def _num_layers_after(recording: Recording, found: Likeness) -> int:
     """Leaf calls with a weight matrix that run after the one whose output was moved."""
-    owners = {parameter.module for parameter in recording.parameters if len(parameter.shape) > 1}
+    owners = {layer_of(parameter.module) for parameter in recording.parameters if len(parameter.shape) > 1}
     return sum(call.module in owners and call.depth > found.depth for call in leaf_calls(recording))

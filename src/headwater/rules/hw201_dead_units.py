@@ -11,10 +11,11 @@ from typing import ClassVar
 import numpy as np
 
 from headwater.analysis import lines_of_modules
+from headwater.analysis.causes import Cause, cause_of, hands_on
 from headwater.analysis.dataflow import dataflow
 from headwater.analysis.functional_activations import functional_activations
 from headwater.analysis.gradient_path import trainable_layers
-from headwater.analysis.operation_path import operation_flow
+from headwater.analysis.operation_path import OperationFlow, operation_flow
 from headwater.findings import Finding, NotApplicable, Severity, Verdict
 from headwater.recording import Recording, SignalKind, SourceLine
 from headwater.rules.wording import distinct, named
@@ -161,6 +162,18 @@ def _modules(recording: Recording) -> Iterator[_Rectifier]:
         yield _Rectifier(named(call), call.module, *extremes, rms, *behind, lines)
 
 
+def _multiplies_data(flow: OperationFlow, index: int) -> bool:
+    """Whether a product with weights that reads the data is all there is before an operation, but for a bias."""
+    while len(flow.producers[index]) == 1:
+        index = flow.producers[index][0].producer
+        name = flow.operations[index].name
+        if cause_of(name) is Cause.WEIGHTS:
+            return not flow.producers[index]
+        if not hands_on(name):
+            return False
+    return False
+
+
 def _reading_data(recording: Recording) -> set[int]:
     """Depths of the layers whose input has no gradient."""
     return {layer.call.depth for layer in trainable_layers(recording) if not layer.call.input_requires_grad}
@@ -181,7 +194,8 @@ def _functions(recording: Recording) -> Iterator[_Rectifier]:
             name = f"{found.operation.name} in {named(call)}"
             lines = () if line is None else (line,)
             makers = {flow.operations[edge.producer].depth for edge in flow.producers[found.operation.index]}
-            behind = (not makers.isdisjoint(normalising), not makers.isdisjoint(reading))
+            is_first = not makers.isdisjoint(reading) or _multiplies_data(flow, found.operation.index)
+            behind = (not makers.isdisjoint(normalising), is_first)
             units = (found.num_samples, found.minimum, found.maximum, found.output_rms)
             yield _Rectifier(name, call.module, *units, *behind, lines)
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from headwater.analysis.functional_signals import functional_signals
 from headwater.analysis.gradient_path import leaf_calls, median_decades
+from headwater.analysis.parametrizations import layer_of
 from headwater.findings import Finding, NotApplicable, Severity, Verdict
 from headwater.recording import Call, Recording, SignalKind, SourceLine
 from headwater.rules.wording import counted, distinct
@@ -138,7 +139,7 @@ def _too_few(recording: Recording, layers: Sequence[_Layer]) -> Verdict:
 def _num_unseen_matrices(recording: Recording) -> int:
     """How many that get a gradient belong to no call that is one layer, and to no product that was measured."""
     several = {info.name for info in recording.modules if info.type in _OF_SEVERAL_MATRICES}
-    owned = Counter(p.module for p in recording.parameters if len(p.shape) > 1 and p.received_gradient)
+    owned = Counter(layer_of(p.module) for p in recording.parameters if len(p.shape) > 1 and p.received_gradient)
     called = {call.module for call in leaf_calls(recording)}
     unseen = sum(count - (name in called) for name, count in owned.items() if name not in several)
     return max(0, unseen - len(functional_signals(recording)))
@@ -178,7 +179,7 @@ def _position(recording: Recording, call: Call) -> tuple[int, int]:
 
 
 def _called_layers(recording: Recording) -> list[_Layer]:
-    owners = {parameter.module for parameter in recording.parameters}
+    owners = {layer_of(parameter.module) for parameter in recording.parameters}
     layers = []
     for call in leaf_calls(recording):
         if call.module not in owners:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from headwater.analysis.gradient_path import leaf_calls
+from headwater.analysis.parametrizations import layer_of
 from headwater.analysis.tensor_graph import TensorGraph
 from headwater.findings import Finding, NotApplicable, Severity, Verdict
 from headwater.recording import Call, Recording, SignalKind
@@ -48,7 +49,7 @@ class RankCollapse:
             return NotApplicable(
                 "rows were not compared: use diagnose() with lines, on a batch of at least two samples"
             )
-        owners = {parameter.module for parameter in recording.parameters}
+        owners = {layer_of(parameter.module) for parameter in recording.parameters}
         all_layers = [call for call in leaf_calls(recording) if call.module in owners]
         layers = [call for call in all_layers if call.depth in spreads]
         return self._between_layers(layers, spreads) or self._before_the_output(recording, all_layers, spreads)

@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from headwater.analysis.functional_layers import parameter_readers
 from headwater.analysis.gradient_path import leaf_calls
+from headwater.analysis.parametrizations import layer_of
 from headwater.findings import Finding, NotApplicable, Severity, Verdict
 from headwater.recording import Call, Recording, Series, SignalKind
 from headwater.rules.wording import counted, distinct
@@ -51,12 +52,12 @@ class SymmetricUnits:
 
 def _output_layer(recording: Recording) -> Callable[[Series], bool]:
     """Whether a parameter is the output layer's: of the last call with parameters, or the last that functional code reads."""
-    owners = {parameter.module for parameter in recording.parameters}
+    owners = {layer_of(parameter.module) for parameter in recording.parameters}
     last = next((call for call in reversed(leaf_calls(recording)) if call.module in owners), None)
     readers = [(max(series.values), series.module, series.item) for series in parameter_readers(recording)]
     latest = max(readers, default=(-1.0, "", ""))
     if not readers or (last is not None and latest[0] < _made_by(recording, last)):
-        return lambda series: last is not None and series.module == last.module
+        return lambda series: last is not None and layer_of(series.module) == last.module
     return lambda series: (series.module, series.item) == latest[1:]
 
 
