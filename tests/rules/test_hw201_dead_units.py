@@ -199,3 +199,22 @@ def test_a_first_layer_of_which_no_unit_switches_is_told(is_functional):
 )
 def test_data_at_which_units_switch_or_that_do_not_differ_are_no_finding(x):
     assert findings(observe(Problem(_OnData(x.shape[1]), x), lines=True), [RULE]) == []
+
+
+def test_a_rectifier_that_two_layers_share_is_judged_at_each():
+    """The same module, as many units and samples: the two calls are told apart by where they are, not by their names."""
+
+    class SharedRectifier(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.first, self.second, self.head = nn.Linear(4, 64), nn.Linear(64, 64), nn.Linear(64, 1)
+            self.relu = nn.ReLU()
+
+        def forward(self, x):
+            return self.head(self.relu(self.second(self.relu(self.first(x)))))
+
+    x = 5e4 + torch.randn(64, 4, generator=torch.Generator().manual_seed(0))
+    found = RULE.check(observe(Problem(SharedRectifier(), x)))
+    assert not isinstance(found, NotApplicable)
+    assert sum(finding.message.startswith("No unit of") for finding in found) == 1

@@ -24,7 +24,7 @@ _MOST_LINES = 3
 _ROUNDING = 2.0**-17  # relative, of a sum in float32
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Rectifier:
     """One call of a rectifier, as a module or as a function in a module's forward."""
 
