@@ -204,6 +204,133 @@ class NotLooped(Stack):
         return self.head(self.layers[0](x))
 
 
+class TwoOfThem(Stack):
+    """What comes after the first two is somebody's choice."""
+
+    def forward(self, x):
+        for layer in self.layers[:2]:
+            x = torch.relu(layer(x))
+        return self.head(self.more(x) if self.stage > 2 else x)
+
+    def more(self, x):
+        raise NotImplementedError
+
+
+class OneByItsNumber(TwoOfThem):
+    def more(self, x):
+        return self.layers[-1](self.layers[2](x))
+
+
+class HandsTheRestOn(TwoOfThem):
+    def more(self, x):
+        return _through(self.layers[2:], x)
+
+
+class GivesItAName(TwoOfThem):
+    def more(self, x):
+        layers = self.layers
+        for layer in layers[2:]:
+            x = layer(x)
+        return x
+
+
+class ByANumberOfItsOwn(TwoOfThem):
+    def more(self, x):
+        i = 2
+        while i < 4:
+            x = self.layers[i](x)
+            i += 1
+        return x
+
+
+class ByANumberMadeOfTheLoops(TwoOfThem):
+    def more(self, x):
+        for i in range(2):
+            x = self.layers[i + 2](x)
+        return x
+
+
+class InAGenerator(TwoOfThem):
+    def more(self, x):
+        return sum(self.layers[i](x) for i in range(2, 4))
+
+
+class InADecoratedMethod(TwoOfThem):
+    @torch.enable_grad()
+    def more(self, x):
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+
+class InAProperty(TwoOfThem):
+    @property
+    def rest(self):
+        return self.layers[2:]
+
+    def more(self, x):
+        return _through(self.rest, x)
+
+
+class ThroughAnotherName(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner = TwoOfThem()
+
+    def forward(self, x):
+        x, inner = self.inner(x), self.inner
+        return _through(inner.layers[2:], x) if inner.stage > 2 else x
+
+
+def _through(layers, x):
+    for layer in layers:
+        x = layer(x)
+    return x
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        OneByItsNumber,
+        HandsTheRestOn,
+        GivesItAName,
+        ByANumberOfItsOwn,
+        ByANumberMadeOfTheLoops,
+        InAGenerator,
+        InADecoratedMethod,
+        InAProperty,
+        ThroughAnotherName,
+    ],
+)
+def test_what_another_place_in_the_code_may_come_to_is_not_told(kind):
+    model = kind()
+    assert layers_left_out(model, _silent(model)) == []
+
+
+class MadeInParts(TwoOfThem):
+    """Where a list is made, or only its length is asked for, nothing of it runs."""
+
+    def grow(self):
+        for _ in range(3):
+            self.layers.append(nn.Linear(8, 8))
+        self.layers = nn.ModuleList(nn.Linear(8, 8) for _ in range(len(self.layers)))
+
+
+class TakesTheFirstByItsNumber(Stack):
+    def forward(self, x):
+        x = self.layers[0](x)
+        for layer in self.layers[1:-1]:
+            x = torch.relu(layer(x))
+        return self.head(x)
+
+
+@pytest.mark.parametrize(("kind", "indices"), [(MadeInParts, [2, 3]), (TakesTheFirstByItsNumber, [3])])
+def test_what_is_surely_left_out_is_told_beside_other_code(kind, indices):
+    model = kind()
+    found = layers_left_out(model, _silent(model))
+    assert [one.module for one in found if "layers" in one.module] == [f"layers.{index}" for index in indices]
+
+
 @pytest.mark.parametrize(
     "kind",
     [UpToAVariable, ByAnArgument, DropsLayers, LeavesEarly, ChoosesTheFirstThatFits, TwoLoops, MadeOfSome, NotLooped],

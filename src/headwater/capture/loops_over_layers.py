@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import ast
+import functools
 import inspect
 import textwrap
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from types import FunctionType
+from types import FunctionType, MethodType
 
 from torch import nn
 
@@ -15,6 +16,7 @@ from headwater.capture.source_lines import is_from_a_library
 
 ENDS_IN_ITS_FIRST_ROUND = "ends"
 LEAVES_OUT = "slice"
+_MAKING = ("append", "extend", "insert")  # methods of a list that make it
 _Loop = ast.For | ast.AsyncFor
 
 
@@ -38,7 +40,8 @@ def layers_left_out(model: nn.Module, silent: Collection[str]) -> list[LeftOut]:
     """The entries of lists of modules that all loops over the list leave out, whatever the inputs are.
 
     Only what the code says for certain counts: constants, `len(self.layers)`, a `return` or `break` that nothing decides about. A list
-    that some loop goes through whole, or up to a variable, is left out of account.
+    that some loop goes through whole, or up to a variable, is left out of account; so is one that code does anything else with, but
+    for entries that it takes by a constant (`self.layers[-1]`).
 
     Args:
         model: whose code is read, as far as Python knows it.
@@ -48,13 +51,22 @@ def layers_left_out(model: nn.Module, silent: Collection[str]) -> list[LeftOut]:
     []
     """
     modules = dict(model.named_modules())
-    lists = {name: len(one) for name, one in modules.items() if isinstance(one, nn.ModuleList | nn.Sequential)}
+    lists = {name: len(one) for name, one in modules.items() if isinstance(one, nn.ModuleList | nn.Sequential) and name}
+    lengths: dict[str, dict[str, int]] = {}
+    for path, length in lists.items():
+        for owner in _around(path):
+            lengths.setdefault(owner, {})[path.removeprefix(f"{owner}." if owner else "")] = length
+    parsed = functools.cache(_parsed)
     found: list[LeftOut] = []
     for path, length in lists.items():
         waiting = [index for index in range(length) if f"{path}.{index}" in silent]
-        if 0 < len(waiting) < length and path:
-            loops = [loop for owner in _around(path) for loop in _loops_over(modules[owner], path, owner, lists)]
-            found += _left_out(path, waiting, loops)
+        if 0 < len(waiting) < length:
+            readings = [
+                reading
+                for owner in _around(path)
+                for reading in _readings(modules[owner], path.removeprefix(f"{owner}."), lengths[owner], parsed)
+            ]
+            found += _left_out(path, waiting, readings)
     return found
 
 
@@ -66,75 +78,116 @@ def _around(path: str) -> Iterator[str]:
 
 @dataclass(frozen=True, slots=True)
 class _Reading:
-    """What one loop does with a list: the indices it comes to (None: not known), and where the code says so."""
+    """What one place does with a list: the indices it comes to (None: not known); of a loop, how it leaves others out, and where."""
 
     reached: frozenset[int] | None
-    how: str
-    file: str
-    line: int
+    how: str = ""
+    file: str = ""
+    line: int = 0
 
 
-def _left_out(path: str, waiting: Sequence[int], loops: Sequence[_Reading]) -> Iterator[LeftOut]:
-    if not loops or any(loop.reached is None for loop in loops):
+def _left_out(path: str, waiting: Sequence[int], readings: Sequence[_Reading]) -> Iterator[LeftOut]:
+    loops = [reading for reading in readings if reading.how]
+    if not loops or any(reading.reached is None for reading in readings):
         return
-    reached = frozenset[int]().union(*(loop.reached or () for loop in loops))
+    reached = frozenset[int]().union(*(reading.reached or () for reading in readings))
     for index in waiting:
         if index not in reached:
             yield LeftOut(f"{path}.{index}", loops[0].how, loops[0].file, loops[0].line)
 
 
-def _loops_over(module: nn.Module, path: str, owner: str, lists: Mapping[str, int]) -> Iterator[_Reading]:
-    """What loops in the methods of a module do with a list inside of the module.
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """The code of a function: its tree, the first line in its file, and all names in it, those of functions inside of it too."""
+
+    tree: ast.AST
+    first: int
+    names: frozenset[str]
+
+
+def _parsed(function: FunctionType) -> _Source | None:
+    try:
+        lines, first = inspect.getsourcelines(function)
+        tree = ast.parse(textwrap.dedent("".join(lines)))
+    except (OSError, TypeError, SyntaxError):  # made by exec(), or a line that begins within a statement (a lambda)
+        return None
+    return _Source(tree, first, frozenset(node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)))
+
+
+def _readings(
+    module: nn.Module, name: str, lengths: Mapping[str, int], parsed: Callable[[FunctionType], _Source | None]
+) -> Iterator[_Reading]:
+    """What the methods of a module do with a list inside of the module.
 
     Args:
         module: whose methods.
-        path: of the list.
-        owner: path of the module.
-        lists: lengths of all lists, by path.
+        name: of the list, as seen from the module.
+        lengths: of all lists inside of the module.
+        parsed: gives the code of a function, if it is known.
     """
-    prefix = f"{owner}." if owner else ""
-    lengths = {name.removeprefix(prefix): length for name, length in lists.items() if name.startswith(prefix)}
-    name = path.removeprefix(prefix)
     for function in _own_functions(module):
-        if name.rpartition(".")[2] not in function.__code__.co_names:
-            continue
-        try:
-            lines, first = inspect.getsourcelines(function)
-            tree = ast.parse(textwrap.dedent("".join(lines)))
-        except (OSError, TypeError, SyntaxError):  # made by exec(), or a line that begins within a statement (a lambda)
+        source = parsed(function)
+        if source is None or name.rpartition(".")[2] not in source.names:
             continue
         own = function.__code__.co_varnames[0] if function.__code__.co_argcount else "self"
-        reader = _Reader(f"{own}.{name}", {f"{own}.{other}": length for other, length in lengths.items()})
-        for node in ast.walk(tree):
+        reader = _Reader(own, name, lengths)
+        accounted: set[ast.AST] = set()
+        for node in ast.walk(source.tree):
             if isinstance(node, _Loop) and reader.is_about(node):
                 reached, how, line = reader.read(node)
-                yield _Reading(reached, how, function.__code__.co_filename, first + line - 1)
-            elif isinstance(node, ast.comprehension) and reader.mentions(node.iter):
-                yield _Reading(None, "", "", 0)
+                accounted.update(reader.uses(node.iter) or reader.taken_by_number(node))
+                yield _Reading(reached, how, function.__code__.co_filename, source.first + line - 1)
+        yield from (_Reading(reached) for reached in reader.elsewhere(source.tree, accounted))
 
 
 def _own_functions(module: nn.Module) -> Iterator[FunctionType]:
     """The functions that the user wrote, but for the one that makes the layers; also those that the module was given."""
-    yield from (value for value in vars(module).values() if isinstance(value, FunctionType))
-    for kind in type(module).__mro__:
-        if not is_from_a_library(kind):
-            yield from (v for name, v in vars(kind).items() if isinstance(v, FunctionType) and name != "__init__")
+    given = [vars(module)]
+    written = [vars(kind) for kind in type(module).__mro__ if not is_from_a_library(kind)]
+    for functions in (*given, *written):
+        for name, value in functions.items():
+            plain = value.fget if isinstance(value, property) else value
+            plain = plain.__func__ if isinstance(plain, MethodType | staticmethod | classmethod) else plain
+            if isinstance(plain, FunctionType) and name != "__init__":
+                inner = inspect.unwrap(plain)  # of a decorator
+                yield inner if isinstance(inner, FunctionType) else plain
 
 
 class _Reader:
-    """Reads loops over one list; lists have known lengths, by the expression that code has for them (`self.layers`)."""
+    """Reads what a method does with one list; lists have known lengths, by the expression that code has for them (`self.layers`)."""
 
-    def __init__(self, expression: str, lengths: Mapping[str, int]) -> None:
-        self._expression = expression
+    def __init__(self, own: str, name: str, lengths: Mapping[str, int]) -> None:
+        self._own = own
+        self._name = name
         self._lengths = lengths
-        self._all = range(lengths[expression])
+        self._all = range(lengths[name])
 
-    def mentions(self, node: ast.AST) -> bool:
-        return any(self._is_list(inner) for inner in ast.walk(node))
+    def uses(self, node: ast.AST) -> list[ast.AST]:
+        """Where code takes something of the list: not where it makes it, or asks for its length."""
+        aside = {
+            inner
+            for call in ast.walk(node)
+            if isinstance(call, ast.Call) and _function_name(call) in ("len", *_MAKING)
+            for part in (call.func, *(call.args if _function_name(call) == "len" else ()))
+            for inner in ast.walk(part)
+        }
+        return [inner for inner in ast.walk(node) if self._is_perhaps_list(inner) and inner not in aside]
+
+    def elsewhere(self, tree: ast.AST, accounted: Collection[ast.AST]) -> Iterator[frozenset[int] | None]:
+        """The indices that code comes to beside the loops; None for each use that does not say it."""
+        taken = {
+            node.value: self._integer(node.slice)
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Subscript) and self._is_list(node.value)
+        }
+        for use in self.uses(tree):
+            if use not in accounted:
+                index = taken.get(use)
+                yield None if index is None else frozenset(self._all[index : index + 1 or None])
 
     def is_about(self, loop: _Loop) -> bool:
         """Whether it runs over the list, or over numbers by which its body takes entries of the list."""
-        return self.mentions(loop.iter) or self._is_indexed_by(loop)
+        return bool(self.uses(loop.iter) or self.taken_by_number(loop))
 
     def read(self, loop: _Loop) -> tuple[frozenset[int] | None, str, int]:
         """The indices that it comes to, None where the code does not say it; how it leaves out others; and the line."""
@@ -178,7 +231,8 @@ class _Reader:
         if isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Slice):
             inner, bounds = self._length(node.value), self._bounds(node.slice)
             return None if inner is None or bounds is None else len(range(inner)[bounds])
-        return self._lengths.get(ast.unparse(node)) if isinstance(node, ast.Attribute) else None
+        name = self._named(node) if isinstance(node, ast.Attribute) else None
+        return None if name is None else self._lengths[name]
 
     def _bounds(self, node: ast.Slice) -> slice | None:
         values = [None if part is None else self._integer(part) for part in (node.lower, node.upper, node.step)]
@@ -201,17 +255,31 @@ class _Reader:
         return None
 
     def _is_list(self, node: ast.AST) -> bool:
-        return isinstance(node, ast.Attribute) and ast.unparse(node) == self._expression
+        return isinstance(node, ast.Attribute) and self._named(node) == self._name
 
-    def _is_indexed_by(self, loop: _Loop) -> bool:
-        """Whether its body takes the entry at the loop's own number, and no other one at a number made of it."""
-        if not isinstance(loop.target, ast.Name):
+    def _is_perhaps_list(self, node: ast.AST) -> bool:
+        """Also an attribute of that name of something else, which may be the same module."""
+        if not isinstance(node, ast.Attribute) or not isinstance(node.ctx, ast.Load):
             return False
-        taken = [
-            node.slice
-            for statement in loop.body
-            for node in ast.walk(statement)
-            if isinstance(node, ast.Subscript) and self._is_list(node.value)
-        ]
+        return node.attr == self._name.rpartition(".")[2] and self._named(node) in (self._name, None)
+
+    def _named(self, node: ast.Attribute) -> str | None:
+        """The name of the list that an expression stands for, if it is known."""
+        own, _, name = ast.unparse(node).partition(".")
+        return name if own == self._own and name in self._lengths else None
+
+    def taken_by_number(self, loop: _Loop) -> list[ast.AST]:
+        """Where its body takes the entry at the loop's own number; nothing if it takes another one at a number made of it, too."""
+        taken = [node for node in ast.walk(loop) if isinstance(node, ast.Subscript) and self._is_list(node.value)]
+        if not isinstance(loop.target, ast.Name):
+            return []
         name = loop.target.id
-        return bool(taken) and all(isinstance(one, ast.Name) and one.id == name for one in taken)
+        is_own = all(isinstance(one.slice, ast.Name) and one.slice.id == name for one in taken)
+        return [one.value for one in taken] if is_own else []
+
+
+def _function_name(call: ast.Call) -> str:
+    """Of a function, or of a method."""
+    if isinstance(call.func, ast.Attribute):
+        return call.func.attr
+    return call.func.id if isinstance(call.func, ast.Name) else ""
