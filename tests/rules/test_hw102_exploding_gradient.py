@@ -6,6 +6,8 @@ import pytest
 import torch
 from torch import nn
 
+from headwater.analysis.causes import is_product
+from headwater.analysis.operation_path import operation_flow
 from headwater.capture import Problem, observe
 from headwater.findings import NotApplicable, Severity
 from headwater.recording import Context, RecordingBuilder, SignalKind, TensorStats
@@ -156,6 +158,9 @@ DIVISIONS = {
     "a standard deviation": lambda h: (h - h.mean(1, keepdim=True)) / (h.std(1, keepdim=True) + 1e-9),
     "a norm": lambda h: nn.functional.normalize(h, dim=1),
     "a root": lambda h: h * (h.square().mean(1, keepdim=True) + 1e-16).rsqrt(),
+    "a power": lambda h: (h.square().mean(1, keepdim=True) + 1e-16) ** -0.5 * h,
+    "a reciprocal": lambda h: h * (1.0 / (h.std(1, keepdim=True) + 1e-9)).expand_as(h),
+    "a division in place": lambda h: h.clone().div_(h.norm(dim=1, keepdim=True)),
     "a layer norm": lambda h: nn.functional.layer_norm(h, (32,), eps=1e-16),
 }
 
@@ -166,7 +171,7 @@ def test_functional_code_that_divides_by_something_near_zero_is_an_error(kind):
     assert finding.severity is Severity.ERROR
     assert "A single operation" in finding.cause
     assert finding.modules == ("", "tiny")
-    assert finding.evidence["backward_gain"] > 1e4
+    assert float(finding.evidence["backward_gain"]) > 1e4
     assert finding.lines
     assert all("lambda h" in line.code for line in finding.lines)
     assert_well_said([finding])
@@ -181,3 +186,51 @@ def test_the_same_division_of_a_signal_of_usual_size_is_healthy(kind):
 def test_a_product_with_a_constant_is_information_at_most(function):
     """It may be a unit of measurement."""
     assert alarms(findings(_judged(_Dividing(function)), [RULE])) == []
+
+
+class _Exposed(nn.Module):
+    """A raw image, times or by one number for each image: its gradient is a sum over all pixels."""
+
+    def __init__(self, *, divides):
+        super().__init__()
+        torch.manual_seed(0)
+        self.encoder, self.decoder = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 3, 3, padding=1)
+        self.exposure, self.divides = nn.Linear(8, 1), divides
+
+    def forward(self, x):
+        hidden = torch.relu(self.encoder(x))
+        exposure = (0.5 + self.exposure(hidden.mean((2, 3)) / 4095.0).sigmoid())[:, :, None, None]
+        image = self.decoder(hidden)
+        return 16.0 * (image / exposure if self.divides else image * exposure)
+
+
+@pytest.mark.parametrize("divides", [False, True])
+def test_a_factor_that_many_entries_share_divides_by_nothing_small(divides):
+    x = 4095.0 * torch.rand(4, 3, 256, 256, generator=torch.Generator().manual_seed(0))
+    recording = observe(Problem(_Exposed(divides=divides), x, x, nn.MSELoss()), lines=True, samples=0)
+    flow = operation_flow(recording)
+    assert any(flow.gain_decades(one) > 4.0 for one in flow.operations if is_product(one.name))
+    assert alarms(findings(recording, [RULE])) == []
+
+
+def test_of_two_towers_the_one_that_the_division_reads_is_named():
+    class TwoTowers(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.left, self.right, self.head = (
+                nn.Linear(16, 32, bias=False),
+                nn.Linear(16, 32, bias=False),
+                nn.Linear(32, 3),
+            )
+            nn.init.normal_(self.left.weight, std=1e-7)
+            nn.init.normal_(self.right.weight, std=1e-6)
+
+        def forward(self, x):
+            left, right = self.left(x), self.right(x)
+            return self.head(nn.functional.normalize(left, dim=1) + nn.functional.normalize(right, dim=1))
+
+    finding = the_finding(_judged(TwoTowers()), RULE)
+    assert finding.evidence["num_operations"] == 2
+    assert finding.message.endswith("on its way to 'left' (Linear).")
+    assert_well_said([finding])

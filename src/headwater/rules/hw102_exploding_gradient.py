@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from headwater.analysis import time_steps
-from headwater.analysis.causes import Cause, cause_of, is_product
+from headwater.analysis.divisions import division_gain_decades, leading_on
 from headwater.analysis.functional_layers import position_of, weight_layers
 from headwater.analysis.gain import backward_gain, cotangent, decades, norm_ratio
 from headwater.analysis.gradient_measures import (
@@ -128,15 +128,15 @@ class ExplodingGradient:
         reference, flow = cotangent(recording), operation_flow(recording)
         if not reached or reference is None:
             return []
-        first = min(position_of(recording, layer)[0] for layer in reached)
+        made = {position_of(recording, layer)[0] for layer in reached} - {-1}
         found: list[tuple[float, Operation]] = []
-        for operation in flow.operations[first + 1 :]:
+        for index in sorted(set(leading_on(flow, made)) - made):
+            operation = flow.operations[index]
             call = recording.calls[operation.depth] if operation.depth >= 0 and not operation.is_cut else None
             if call is None or call.module in growing_over_time or is_leaf(recording, call):
                 continue
-            gain = flow.gain_decades(operation)
-            computed = is_product(operation.name) and len(flow.producers[operation.index]) > 1
-            if not (computed or cause_of(operation.name) is Cause.NORMALISATION) or not math.isfinite(gain):
+            gain = division_gain_decades(flow, operation, near_zero_decades=math.log10(self.call_gain))
+            if not math.isfinite(gain):
                 continue
             grown = gain + log_ratio(operation.gradient_norm, reference.norm)
             if gain >= math.log10(self.call_gain) and grown >= self.warning_decades:
@@ -150,7 +150,8 @@ class ExplodingGradient:
         gain = 10**gain_decades
         more = f" and at {counted(len(found) - 1, 'operation')} more" if len(found) > 1 else ""
         call = recording.calls[operation.depth]
-        before = [layer for layer in reached if position_of(recording, layer)[0] < operation.index][-1].call
+        read = leading_on(operation_flow(recording), [operation.index], backwards=True)
+        before = [layer for layer in reached if position_of(recording, layer)[0] in read][-1].call
         return Finding(
             code=self.code,
             name=self.name,
