@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headwater.recording import Combine, Context, Recording, RecordingBuilder, SignalKind, TensorStats, merge
+from headwater.recording.operation_merging import OF_OPERATIONS
 from tests.recording.strategies import ANY_FLOAT, NAMES, recordings
 from tests.recording.test_tensor_stats import assert_close
 
@@ -199,3 +200,26 @@ def test_what_does_not_belong_together_is_refused_with_the_first_difference(chan
         merge(different(""), different(change))
     assert str(caught.value).startswith("cannot merge")
     assert "\n" not in str(caught.value)
+
+
+def _with_operations(*names):
+    """One call, these operations in it, and for each a series that holds its index."""
+    builder = RecordingBuilder()
+    builder.add_call(builder.add_module("", "Linear"))
+    for name in names:
+        index = builder.add_operation(name, depth=0, is_cut=True)
+        for series in OF_OPERATIONS:
+            builder.add_series(series, [index], item=name, combine=Combine.MAXIMUM)
+    return builder.build()
+
+
+def test_where_passes_ran_other_operations_nothing_points_to_them():
+    merged = merge(_with_operations("torch.tanh", "for"), _with_operations("for"))
+    assert merged.operations == ()
+    assert [series.name for series in merged.all_series] == []
+    same = merge(*[_with_operations("torch.tanh", "for")] * 3)
+    assert len(same.operations) == 2
+    assert {one.item: one.values.tolist() for one in same.series("left_out_by_a_loop")} == {
+        "torch.tanh": [0],
+        "for": [1],
+    }

@@ -8,6 +8,24 @@ from collections.abc import Callable
 from headwater.recording.builder import RecordingBuilder
 from headwater.recording.recording import Recording
 
+# Series whose values are indices of operations: without the operations they say nothing.
+OF_OPERATIONS = ("operations_with_own_slopes", "operations_that_read", "cuts_behind", "left_out_by_a_loop")
+
+
+def have_the_same_operations(a: Recording, b: Recording) -> bool:
+    """Whether both passes ran the same operations, in the same lines, one after another.
+
+    >>> a, b = RecordingBuilder(), RecordingBuilder()
+    >>> _ = a.add_operation("torch.tanh")
+    >>> have_the_same_operations(a.build(), b.build())
+    False
+    """
+    ran, edges = (
+        [[(o.name, o.line, o.depth) for o in recording.operations] for recording in (a, b)],
+        [[(edge.operation, edge.producer) for edge in recording.operation_edges] for recording in (a, b)],
+    )
+    return ran[0] == ran[1] and edges[0] == edges[1]
+
 
 def add_operations(builder: RecordingBuilder, a: Recording, b: Recording, number_of: Callable[[int, int], int]) -> None:
     """Adds the operations where both passes ran the same, and none otherwise: half of a gradient's way would mislead.
@@ -18,9 +36,7 @@ def add_operations(builder: RecordingBuilder, a: Recording, b: Recording, number
         b: the other.
         number_of: of a tensor of one side (0 or 1), in the merged recording.
     """
-    same = [(o.name, o.line, o.depth) for o in a.operations] == [(o.name, o.line, o.depth) for o in b.operations]
-    edges = [[(edge.operation, edge.producer) for edge in recording.operation_edges] for recording in (a, b)]
-    if not same or edges[0] != edges[1]:
+    if not have_the_same_operations(a, b):
         return
     for first, second in zip(a.operations, b.operations, strict=True):
         builder.add_operation(

@@ -8,6 +8,7 @@ from functools import reduce
 import numpy as np
 
 from headwater.recording.builder import RecordingBuilder
+from headwater.recording.operation_merging import OF_OPERATIONS, have_the_same_operations
 from headwater.recording.recording import Recording
 from headwater.recording.tables import Combine, Series
 
@@ -19,7 +20,7 @@ _COMBINERS: dict[Combine, tuple[np.ufunc, float]] = {  # and what changes nothin
 
 
 def add_series(builder: RecordingBuilder, a: Recording, b: Recording, index_of: dict[str, int]) -> None:
-    """Adds the series of both recordings, each combined as it says.
+    """Adds the series of both recordings, each combined as it says; without those about operations where these differ.
 
     Args:
         builder: of the merged recording.
@@ -27,9 +28,12 @@ def add_series(builder: RecordingBuilder, a: Recording, b: Recording, index_of: 
         b: the other.
         index_of: the merged recording's modules by name.
     """
+    left_out = () if have_the_same_operations(a, b) else OF_OPERATIONS
     grouped: tuple[dict[tuple, list[Series]], ...] = ({}, {})
     for recording, series_of in zip((a, b), grouped, strict=True):
         for series in recording.all_series:
+            if series.name in left_out:
+                continue
             key = (series.depth, index_of[series.module], series.name, series.item, series.combine)
             series_of.setdefault(key, []).append(series)
     for key in sorted({**grouped[0], **grouped[1]}):
