@@ -175,7 +175,7 @@ class _Reader:
 
     def elsewhere(self, tree: ast.AST, accounted: Collection[ast.AST]) -> Iterator[frozenset[int] | None]:
         """The indices that code comes to beside the loops; None for each use that does not say it."""
-        taken = {
+        taken: dict[ast.AST, int | None] = {
             node.value: self._integer(node.slice)
             for node in ast.walk(tree)
             if isinstance(node, ast.Subscript) and self._is_list(node.value)
