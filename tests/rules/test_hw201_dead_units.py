@@ -181,7 +181,7 @@ def test_a_first_layer_of_which_no_unit_switches_is_told(is_functional):
     finding = the_finding(observe(Problem(_OnData(is_functional=is_functional), x), lines=True), RULE)
     assert finding.severity is Severity.WARNING
     assert finding.message.startswith("No unit of")
-    assert 100.0 < finding.evidence["offset_in_deviations"] < 160.0  # 101325 / 800 is 127
+    assert 100.0 < float(finding.evidence["offset_in_deviations"]) < 160.0  # 101325 / 800 is 127
     assert_well_said([finding])
     standardised = (x - x.mean(0)) / x.std(0)
     assert findings(observe(Problem(_OnData(is_functional=is_functional), standardised), lines=True), [RULE]) == []
