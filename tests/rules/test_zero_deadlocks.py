@@ -108,6 +108,60 @@ def test_an_adapter_of_two_zeros_never_moves():
     assert_well_said([finding])
 
 
+class Gated(nn.Module):
+    """A layer with a gated adapter of raw parameters; a mask of the data may shut the adapter out."""
+
+    def __init__(self, *, last_is_zero, gate=0.0):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer, self.a, self.shift = (
+            nn.Linear(16, 16),
+            nn.Parameter(torch.randn(16, 4)),
+            nn.Parameter(torch.zeros(16)),
+        )
+        self.b = nn.Parameter(torch.zeros(4, 16) if last_is_zero else torch.randn(4, 16))
+        self.gate = nn.Parameter(torch.full((1,), gate))
+
+    def forward(self, x, mask=1.0):
+        return self.layer(x) + torch.tanh(self.gate) * ((mask * x) @ self.a @ self.b + self.shift)
+
+
+class Head(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(1)
+        self.linear = nn.Linear(16, 3)
+
+    def forward(self, x):
+        return self.linear(torch.tanh(x).mean(1))
+
+
+def test_a_gate_and_a_matrix_that_are_both_zero_never_move():
+    (finding,) = judged(nn.Sequential(Gated(last_is_zero=True), Head()))
+    assert finding.severity is Severity.ERROR
+    assert "'0.b' and '0.gate'" in finding.cause or "'0.gate' and '0.b'" in finding.cause
+    assert_well_said([finding])
+    assert alarms(judged(nn.Sequential(Gated(last_is_zero=False), Head()))) == []
+    assert alarms(judged(nn.Sequential(Gated(last_is_zero=True, gate=1.0), Head()))) == []
+
+
+def test_a_gate_over_what_is_masked_out_in_this_batch_is_no_deadlock():
+    """The shift beside it is zero, too, but is multiplied with nothing of its own: another batch moves the gate."""
+    x, targets = torch.randn(40, 16), torch.randn(40, 16)
+    inputs = {"x": x, "mask": torch.zeros(40, 1)}
+    recording = observe(Problem(Gated(last_is_zero=False), inputs, targets, nn.MSELoss()), lines=True)
+    assert alarms(findings(recording, [ZeroGradient()])) == []
+
+
+def test_the_same_deadlock_in_many_blocks_is_one_finding():
+    torch.manual_seed(0)
+    (finding,) = judged(nn.Sequential(*[Gated(last_is_zero=True) for _ in range(4)], Head()))
+    assert finding.modules == ("0", "1", "2", "3")
+    assert "and so are those of 3 products more" in finding.cause
+    assert finding.evidence["num_calls"] == 4
+    assert_well_said([finding])
+
+
 @pytest.mark.parametrize("is_dropped", [False, True])
 def test_adapters_that_start_at_one_zero_are_healthy(is_dropped):
     assert alarms(judged(Adapted(a_is_zero=False, is_dropped=is_dropped))) == []

@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from headwater.analysis.causes import Cause, cause_of, is_product
-from headwater.analysis.functional_layers import parameter_readers
 from headwater.analysis.operation_path import OperationFlow, operation_flow
 from headwater.recording import Recording, SignalKind, computed_once
 
 _PRODUCTS = (Cause.WEIGHTS, Cause.ATTENTION)
 _STEPS_TO_GRADIENT = "num_steps_to_gradient"  # see headwater.capture.look_ahead
+_READERS = "operations_that_read"  # see headwater.capture.operation_assembly
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,23 +94,28 @@ def _full_name(module: str, item: str) -> str:
 
 
 def _entering(recording: Recording, names: set[str]) -> Mapping[int, Sequence[str]]:
-    """By operation, the parameters of these that it reads: its module's own, or those that functional code reads there."""
+    """By operation, the parameters of these that it reads: its module's own, or those that functional code multiplies by there."""
     found: dict[int, list[str]] = {}
     by_module: dict[str, list[str]] = {}
     for name in sorted(names):
         by_module.setdefault(name.rpartition(".")[0], []).append(name)
     functional: set[str] = set()
-    for readers in parameter_readers(recording):
+    for readers in recording.series(_READERS):
         name = _full_name(readers.module, readers.item)
         if name in names:
             functional.add(name)
-            for index in readers.values:
-                found.setdefault(int(index), []).append(name)
+            for index in map(int, readers.values):
+                if _multiplies(recording.operations[index].name):
+                    found.setdefault(index, []).append(name)
     for operation in recording.operations:
         if operation.depth >= 0 and not recording.children(operation.depth):
             own = by_module.get(recording.calls[operation.depth].module, ())
             found.setdefault(operation.index, []).extend(name for name in own if name not in functional)
     return found
+
+
+def _multiplies(name: str) -> bool:
+    return cause_of(name) in _PRODUCTS or is_product(name)
 
 
 def _is_product_of_zeros(flow: OperationFlow, index: int, *, num_own: int) -> bool:
@@ -121,7 +126,7 @@ def _is_product_of_zeros(flow: OperationFlow, index: int, *, num_own: int) -> bo
     operation = flow.operations[index]
     if not operation.gradient_norm > 0.0:
         return False
-    if not (cause_of(operation.name) in _PRODUCTS or is_product(operation.name)):
+    if not _multiplies(operation.name):
         return num_own > 1
     num_zero = sum(flow.sent_norm(edge) == 0.0 for edge in flow.producers[index])
     return num_zero + num_own > 1
@@ -142,6 +147,8 @@ def _without_gradient(flow: OperationFlow, index: int) -> list[int]:
 
 
 def _is_passed(flow: OperationFlow, index: int) -> bool:
+    if any(one.gradient_norm > 0.0 for one in flow.operations[:index]):  # what ran earlier does not read it
+        return True
     behind, waiting = {index}, [index]
     while waiting:
         readers = {edge.operation for edge in flow.readers[waiting.pop()]} - behind

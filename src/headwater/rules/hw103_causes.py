@@ -99,10 +99,12 @@ class Explainer:
             yield self._underflow(self._smallest_gain, output.dtype)
 
     def _waiting_for_another(self, call: Call) -> Cause | None:
-        for deadlock in deadlocks(self._recording):
-            if any(name.rpartition(".")[0] == call.module for name in deadlock.parameters):
-                return deadlocked(deadlock.parameters)
-        return None
+        return deadlocked(deadlocks(self._recording)) if call.module in self._waiting else None
+
+    @cached_property
+    def _waiting(self) -> frozenset[str]:
+        """The modules whose own parameters wait for others."""
+        return frozenset(name.rpartition(".")[0] for one in deadlocks(self._recording) for name in one.parameters)
 
     def _second_derivative(self, call: Call) -> Cause | None:
         """Where the model differentiates itself, its piecewise linear functions pass nothing the second time."""

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from headwater.rules.wording import listed
+from headwater.analysis.zero_deadlocks import Deadlock
+from headwater.rules.wording import counted, listed
 
 
 class Kind(Enum):
@@ -109,11 +110,12 @@ UNKNOWN = Cause(
 )
 
 
-def deadlocked(parameters: Sequence[str]) -> Cause:
-    """Of parameters that are all zeros and multiply each other."""
+def deadlocked(products: Sequence[Deadlock]) -> Cause:
+    """Of parameters that are all zeros and multiply each other, in one place or in several."""
+    more = f", and so are those of {counted(len(products) - 1, 'product')} more" if len(products) > 1 else ""
     return Cause(
         Kind.FAULT,
-        f"The parameters {listed(parameters)} are all zeros and are multiplied with each other: each gets its gradient through the "
-        "other, so none gets any.",
+        f"The parameters {listed(products[0].parameters)} are all zeros and are multiplied with each other{more}: each gets its gradient "
+        "through the other, so none gets any.",
         ("Initialise all of them but one: nn.init.xavier_normal_(weight). LoRA starts A at random, and B at zero.",),
     )

@@ -154,7 +154,7 @@ def _other_deadlocks(
         depth = recording.operations[deadlock.operation].depth
         owners = {name.rpartition(".")[0] for name in deadlock.parameters}
         if depth >= 0 and places.isdisjoint({*owners, recording.calls[depth].module}):
-            yield deadlocked(deadlock.parameters), deadlock.is_passed, ZeroOrigin(depth, is_after=False)
+            yield deadlocked(deadlocks(recording)), deadlock.is_passed, ZeroOrigin(depth, is_after=False)
 
 
 def _calls_that_fade_over_time(recording: Recording) -> set[int]:
