@@ -260,3 +260,26 @@ def test_a_swapped_clamp_is_an_error_also_in_a_model_that_returns_its_loss():
     x = torch.randn(64, 16, generator=torch.Generator().manual_seed(0))
     finding = the_finding(observe(Problem(Policy(2.0, -5.0, returns_loss=True), x), lines=True), ZeroGradient())
     assert (finding.severity, finding.modules) == (Severity.ERROR, ("log_std",))
+
+
+@pytest.mark.parametrize("reduced", [lambda m: m, torch.mean])
+def test_a_margin_for_each_sample_beside_the_output_may_be_met(reduced):
+    """A ranking loss that the model computes itself, not averaged yet."""
+
+    class Ranked(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.body, self.place, self.head = nn.Linear(16, 32), nn.Linear(32, 8), nn.Linear(32, 4)
+
+        def forward(self, x):
+            h = torch.tanh(self.body(x))
+            place = self.place(h)
+            distances = (place[::2] - place[1::2]).square().sum(1)
+            return self.head(h), reduced(torch.relu(distances - 100.0))
+
+    x = torch.randn(64, 16, generator=torch.Generator().manual_seed(0))
+    targets = torch.arange(64) % 4
+    problem = Problem(Ranked(), x, targets, lambda output, t: F.cross_entropy(output[0], t) + output[1].mean())
+    finding = the_finding(observe(problem, lines=True), ZeroGradient())
+    assert (finding.severity, finding.modules) == (Severity.INFO, ("place",))

@@ -55,7 +55,7 @@ class ZeroSlopes:
     def _is_in_the_loss(self, index: int) -> bool:
         """Whether no product with weights comes after it: a rectifier there is a margin, which this batch may meet.
 
-        In the forward of a model that returns no loss, it is a part of the output.
+        In the forward of a model that returns nothing like a loss, it is a part of the output.
         """
         if self._flow.operations[index].depth >= 0 and not self._returns_a_loss:
             return False
@@ -102,9 +102,10 @@ class ZeroSlopes:
 
     @cached_property
     def _returns_a_loss(self) -> bool:
+        """A number; or, beside other outputs, one for each sample."""
         tops = self._recording.children(-1)
-        returned = (s for depth in tops for s in self._recording.select(SignalKind.ACTIVATION, depth=depth))
-        return any(not signal.shape for signal in returned)
+        returned = [s.shape for depth in tops for s in self._recording.select(SignalKind.ACTIVATION, depth=depth)]
+        return () in returned or (len(returned) > 1 and any(len(shape) == 1 for shape in returned))
 
     @cached_property
     def _shapes(self) -> Mapping[int, tuple[int, ...]]:
