@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from torch import Tensor, nn
+from torch.autograd.graph import Node
 
 from headwater.capture import torch_internals
 from headwater.recording import Combine, Series
@@ -46,7 +47,7 @@ def loose_tensors(model: nn.Module) -> list[LooseTensor]:
     [('0', 'w')]
     """
     registered = {id(parameter) for parameter in model.parameters()}
-    found: dict[int, LooseTensor] = {}
+    kept: dict[int, tuple[str, str, Tensor]] = {}
     for name, module in model.named_modules():
         for attribute, value in vars(module).items():
             if (
@@ -56,12 +57,44 @@ def loose_tensors(model: nn.Module) -> list[LooseTensor]:
             ):
                 continue
             for place, tensor in _tensors(attribute, value):
-                if not tensor.requires_grad or id(tensor) in registered or id(tensor) in found:
-                    continue
-                leaves = [tensor] if tensor.is_leaf else torch_internals.leaves_behind([tensor])
-                if leaves and not any(id(leaf) in registered for leaf in leaves):
-                    found[id(tensor)] = LooseTensor(name, place, tensor, leaves)
-    return list(found.values())
+                if tensor.requires_grad and id(tensor) not in registered:
+                    kept.setdefault(id(tensor), (name, place, tensor))
+    # What is computed from a kept leaf (hidden states of an earlier pass) is not the fault: the leaf is.
+    named = registered | {number for number, (_, _, tensor) in kept.items() if tensor.is_leaf}
+    known: dict[Node, Mapping[int, Tensor] | None] = {}
+    found: list[LooseTensor] = []
+    for name, place, tensor in kept.values():
+        leaves = {id(tensor): tensor} if tensor.grad_fn is None else _leaves(tensor.grad_fn, named, known)
+        if leaves:
+            found.append(LooseTensor(name, place, tensor, list(leaves.values())))
+    return found
+
+
+def _leaves(
+    root: Node, named: Collection[int], known: dict[Node, Mapping[int, Tensor] | None]
+) -> Mapping[int, Tensor] | None:
+    """The leaves that a tensor was computed from, by their ids; None where one of them has a name already.
+
+    Args:
+        root: autograd's node that made the tensor.
+        named: ids of leaves.
+        known: the same of other tensors, by their roots; gets this one. So all states of a loop cost no more than the last one.
+    """
+    leaves: dict[int, Tensor] = {}
+    stack, seen = [root], {root}
+    while stack:
+        node = stack.pop()
+        earlier = known.get(node, {})
+        new = torch_internals.leaf_of(node)
+        if earlier is None or id(new) in named:
+            known[root] = None
+            return None
+        leaves.update(earlier if new is None else {id(new): new})
+        before = [] if node in known else [made_by for made_by, _ in node.next_functions if made_by is not None]
+        stack += [made_by for made_by in dict.fromkeys(before) if made_by not in seen]
+        seen.update(before)
+    known[root] = leaves
+    return leaves
 
 
 def untrained(loose: Sequence[LooseTensor], leaves: Iterable[Tensor], trained: Iterable[Tensor]) -> list[Series]:

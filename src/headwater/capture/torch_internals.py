@@ -249,6 +249,12 @@ def leaves_behind(roots: Sequence[Tensor]) -> list[Tensor]:
     return leaves_behind_nodes([root.grad_fn for root in roots if root.grad_fn is not None])
 
 
+def leaf_of(node: Node) -> Tensor | None:
+    """The leaf tensor that a node adds gradients to; None of any other node."""
+    leaf = getattr(node, "variable", None)
+    return leaf if isinstance(leaf, Tensor) else None
+
+
 def leaves_behind_nodes(nodes: Sequence[Node]) -> list[Tensor]:
     """The leaf tensors that a backward pass from autograd's nodes would add gradients to."""
     stack = list(dict.fromkeys(nodes))
@@ -256,8 +262,8 @@ def leaves_behind_nodes(nodes: Sequence[Node]) -> list[Tensor]:
     leaves: list[Tensor] = []
     while stack:
         node = stack.pop()
-        leaf = getattr(node, "variable", None)
-        if isinstance(leaf, Tensor):
+        leaf = leaf_of(node)
+        if leaf is not None:
             leaves.append(leaf)
         for next_node, _ in node.next_functions:
             if next_node is not None and next_node not in seen:
