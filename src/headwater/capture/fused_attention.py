@@ -34,7 +34,8 @@ class FusedAttention:
 
     Args:
         queries: shape (..., T, d); keys: shape (..., S, d); values: shape (..., S, d_v).
-        mask: added to the scores, and can be broadcast to (..., T, S); None for none.
+        mask: added to the scores, or False where they are masked; can be broadcast to (..., T, S); None for none.
+        is_causal: whether a query reads no later keys; the mask for that is as large as the scores, and is made of those that are asked for.
         scale: of the scores.
         dropout: probability.
         returned: what the call returns for an attention of shape (..., T, d_v) and its probabilities.
@@ -44,6 +45,7 @@ class FusedAttention:
     keys: Tensor
     values: Tensor
     mask: Tensor | None
+    is_causal: bool
     scale: float
     dropout: float
     returned: Callable[[Tensor, Tensor], Any]
@@ -59,7 +61,10 @@ class FusedAttention:
         if mask is not None and mask.shape[-2] == num_queries:
             mask = mask[..., ::every, :]
         scores = self.scale * (self.queries[..., ::every, :] @ self.keys.transpose(-2, -1))
-        return scores if mask is None else scores + mask
+        if self.is_causal:
+            rows, columns = (torch.arange(n, device=scores.device) for n in (num_queries, self.keys.shape[-2]))
+            scores = scores.masked_fill(columns > rows[::every, None], -math.inf)
+        return scores if mask is None else scores + _added(mask, scores)
 
     def sample_of_scores(self) -> Tensor:
         """Enough of the scores to tell how sharp the softmax is, without a graph."""
@@ -74,7 +79,8 @@ class FusedAttention:
             is_open: tells which scores are not masked.
         """
         scores = self.scores()
-        probabilities = other(torch.softmax(scores, -1), is_open(scores), -1)
+        is_shut = (scores == -math.inf).all(-1, keepdim=True)  # fused attention gives such a query nothing, not NaN
+        probabilities = other(torch.softmax(scores, -1).masked_fill(is_shut, 0.0), is_open(scores), -1)
         return self.returned(F.dropout(probabilities, self.dropout) @ self.values, probabilities)
 
 
@@ -94,7 +100,7 @@ def fused_arguments(
     given.apply_defaults()
     known = given.arguments
     unusual = known["add_zero_attn"] or any(known[name] is not None for name in _UNUSUAL)
-    return None if unusual or known["query"].dim() != 3 else known
+    return None if unusual else known
 
 
 @torch_internals.unseen
@@ -120,16 +126,14 @@ def _scaled_dot_product(
 ) -> FusedAttention:
     if enable_gqa:
         key, value = (one.repeat_interleave(query.shape[-3] // one.shape[-3], -3) for one in (key, value))
-    mask = _added(attn_mask, query)
-    if is_causal:
-        mask = _causal(query, key)
     scale = 1.0 / math.sqrt(query.shape[-1]) if scale is None else scale
-    return FusedAttention(query, key, value, mask, scale, dropout_p, lambda attention, _: attention)
+    return FusedAttention(query, key, value, attn_mask, is_causal, scale, dropout_p, lambda attention, _: attention)
 
 
 def _multi_head(given: Mapping[str, Any]) -> FusedAttention:
-    """Shapes (T, B, E) in, (B, H, T, d) inside, as `nn.MultiheadAttention` has them."""
-    query, key, value = given["query"], given["key"], given["value"]
+    """Shapes (T, B, E) in, or (T, E), and (B, H, T, d) inside, as `nn.MultiheadAttention` has them."""
+    is_batched = given["query"].dim() == 3
+    query, key, value = (given[name] if is_batched else given[name].unsqueeze(1) for name in ("query", "key", "value"))
     num_heads, num_samples = given["num_heads"], query.shape[1]
     weights = _input_weights(given, query.shape[-1])
     biases = (None,) * 3 if given["in_proj_bias"] is None else given["in_proj_bias"].chunk(3)
@@ -140,23 +144,24 @@ def _multi_head(given: Mapping[str, Any]) -> FusedAttention:
     mask = given["attn_mask"]
     if mask is not None and mask.dim() == 3:
         mask = mask.unflatten(0, (num_samples, num_heads))
+    is_causal = mask is None and given["is_causal"]
     mask = _added(None if mask is None else _inverted(mask), queries)
-    if mask is None and given["is_causal"]:
-        mask = _causal(queries, keys)
     padding = given["key_padding_mask"]
     if padding is not None:
-        padding = _added(_inverted(padding), queries)[:, None, None, :]
+        padding = _added(_inverted(padding if is_batched else padding[None]), queries)[:, None, None, :]
         mask = padding if mask is None else mask + padding
 
     def returned(attention: Tensor, probabilities: Tensor) -> tuple[Tensor, Tensor | None]:
         joined = attention.permute(2, 0, 1, 3).flatten(2)
         output = F.linear(joined, given["out_proj_weight"], given["out_proj_bias"])
-        if not given["need_weights"]:
-            return output, None
-        return output, probabilities.mean(1) if given["average_attn_weights"] else probabilities
+        weights = probabilities.mean(1) if given["average_attn_weights"] else probabilities
+        if not is_batched:
+            output, weights = output[:, 0], weights[0]
+        return output, weights if given["need_weights"] else None
 
     dropout = given["dropout_p"] if given["training"] else 0.0
-    return FusedAttention(queries, keys, values, mask, 1.0 / math.sqrt(queries.shape[-1]), dropout, returned)
+    scale = 1.0 / math.sqrt(queries.shape[-1])
+    return FusedAttention(queries, keys, values, mask, is_causal, scale, dropout, returned)
 
 
 def _input_weights(given: Mapping[str, Any], width: int) -> Sequence[Tensor]:
@@ -175,8 +180,3 @@ def _added(mask: Tensor | None, like: Tensor) -> Any:
     if mask is None or mask.dtype is not torch.bool:
         return mask
     return torch.zeros(mask.shape, dtype=like.dtype, device=like.device).masked_fill(~mask, -math.inf)
-
-
-def _causal(queries: Tensor, keys: Tensor) -> Tensor:
-    shape = (queries.shape[-2], keys.shape[-2])
-    return _added(torch.ones(shape, dtype=torch.bool, device=queries.device).tril(), queries)
