@@ -152,6 +152,14 @@ def test_a_causal_mask_of_a_long_sequence_is_not_made():
     assert open_keys.tolist() == list(range(1, 2048, 16))
 
 
+def test_so_many_scores_that_memory_may_not_hold_them_are_not_made():
+    x = torch.ones(1, 2, 2**13, 1)
+    given = fused_arguments(ATTEND, (x, x, x), {})
+    assert given is not None
+    with pytest.raises(ValueError, match="at most 67108864 scores"):
+        fused_attention(given).with_other_choice(_kept, open_entries)
+
+
 @pytest.mark.parametrize("make", [{"add_bias_kv": True}, {"add_zero_attn": True}])
 def test_what_is_not_known_here_is_left_alone(make):
     args, kwargs, _ = _arguments_of(nn.MultiheadAttention(8, 2, **make), *[torch.ones(5, 3, 8)] * 3)

@@ -19,6 +19,7 @@ from torch import Tensor
 from headwater.capture import torch_internals
 
 _MOST_SCORES = 2**18  # that are looked at; of more, queries are left out evenly
+_MOST_CHOSEN = 2**26  # that are made anew with their graph: fused attention keeps none of them
 _FUSED_ARGUMENTS = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal", "scale", "enable_gqa")
 _UNUSUAL = ("bias_k", "bias_v", "static_k", "static_v")
 _MULTI_HEAD = inspect.signature(F.multi_head_attention_forward)
@@ -55,8 +56,7 @@ class FusedAttention:
         num_queries = self.queries.shape[-2]
         every = 1
         if most is not None:
-            total = self.queries.shape[:-1].numel() * self.keys.shape[-2]
-            every = min(max(math.ceil(total / most), 1), num_queries)
+            every = min(max(math.ceil(self._num_scores / most), 1), num_queries)
         mask = self.mask
         if mask is not None and mask.shape[-2] == num_queries:
             mask = mask[..., ::every, :]
@@ -65,6 +65,10 @@ class FusedAttention:
             rows, columns = (torch.arange(n, device=scores.device) for n in (num_queries, self.keys.shape[-2]))
             scores = scores.masked_fill(columns > rows[::every, None], -math.inf)
         return scores if mask is None else scores + _added(mask, scores)
+
+    @property
+    def _num_scores(self) -> int:
+        return self.queries.shape[:-1].numel() * self.keys.shape[-2]
 
     def sample_of_scores(self) -> Tensor:
         """Enough of the scores to tell how sharp the softmax is, without a graph."""
@@ -77,7 +81,12 @@ class FusedAttention:
         Args:
             other: makes them.
             is_open: tells which scores are not masked.
+
+        Raises:
+            ValueError: there are so many scores that the machine may lack the memory for them.
         """
+        if self._num_scores > _MOST_CHOSEN:
+            raise ValueError(f"expected at most {_MOST_CHOSEN} scores to choose from, got {self._num_scores}")
         scores = self.scores()
         is_shut = (scores == -math.inf).all(-1, keepdim=True)  # fused attention gives such a query nothing, not NaN
         probabilities = other(torch.softmax(scores, -1).masked_fill(is_shut, 0.0), is_open(scores), -1)
