@@ -152,6 +152,22 @@ def test_a_causal_mask_of_a_long_sequence_is_not_made():
     assert open_keys.tolist() == list(range(1, 2048, 16))
 
 
+def test_scores_that_only_a_learned_bias_makes_sharp_are_told():
+    class Biased(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.bias, self.head = nn.Parameter(100.0 * torch.randn(6, 6)), nn.Linear(16, 4)
+
+        def forward(self, x):
+            return self.head(ATTEND(x, x, x, attn_mask=self.bias))
+
+    x = torch.randn(32, 6, 16, generator=torch.Generator().manual_seed(0))
+    finding = the_finding(observe(Problem(Biased(), x), lines=True), SaturatedActivation())
+    assert finding.severity >= Severity.WARNING
+    assert_well_said([finding])
+
+
 def test_so_many_scores_that_memory_may_not_hold_them_are_not_made():
     x = torch.ones(1, 2, 2**13, 1)
     given = fused_arguments(ATTEND, (x, x, x), {})

@@ -69,7 +69,8 @@ def softmax_call(function: Callable[..., Any], args: Sequence[Any], kwargs: Mapp
     fused = fused_arguments(function, args, kwargs)
     if fused is not None:
         read = [fused[name] for name in ("query", "key", "value")]
-        wants = fused["query"].requires_grad or fused["key"].requires_grad or "in_proj_weight" in fused
+        scoring = [fused["query"], fused["key"], fused.get("attn_mask")]  # a mask may be a learned bias
+        wants = "in_proj_weight" in fused or any(one is not None and one.requires_grad for one in scoring)
         return SoftmaxCall(function, args, kwargs, None, -1, fused) if wants and all(map(can_be_read, read)) else None
     if plain_name(function) != "softmax":
         return None
