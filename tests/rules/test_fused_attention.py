@@ -157,7 +157,7 @@ def test_scores_that_only_a_learned_bias_makes_sharp_are_told():
         def __init__(self):
             super().__init__()
             torch.manual_seed(0)
-            self.bias, self.head = nn.Parameter(100.0 * torch.randn(6, 6)), nn.Linear(16, 4)
+            self.bias, self.head = nn.Parameter(1e3 * torch.randn(6, 6)), nn.Linear(16, 4)
 
         def forward(self, x):
             return self.head(ATTEND(x, x, x, attn_mask=self.bias))
