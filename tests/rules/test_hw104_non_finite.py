@@ -180,15 +180,24 @@ def _masked_and_divided_by_a_count_of_zero(probabilities, targets):
     return (scores.exp().sum(1) / (targets > 9).sum()).mean()  # the log of 0
 
 
-@pytest.mark.parametrize("loss", [_log_of_zero, _masked_and_divided_by_a_count_of_zero])
-def test_the_line_of_the_loss_that_leaves_its_domain_is_named(loss):
+def _masked_and_the_log_of_zero(probabilities, targets):
+    mask = torch.where(targets[:, None] >= 9, -math.inf, 0.0)
+    others = torch.where(targets[:, None] >= 0, -math.inf, 0.0).exp()
+    return (mask.exp() - probabilities.log() + others).mean()  # the log of 0
+
+
+@pytest.mark.parametrize("loss", [_log_of_zero, _masked_and_divided_by_a_count_of_zero, _masked_and_the_log_of_zero])
+@pytest.mark.parametrize("is_masked_inside", [False, True])
+def test_the_line_of_the_loss_that_leaves_its_domain_is_named(loss, is_masked_inside):
     class Certain(nn.Module):
         def __init__(self):
             super().__init__()
             self.layer = nn.Linear(8, 4)
 
         def forward(self, x):
-            return torch.softmax(1e4 * self.layer(x), 1)
+            scores = 1e4 * self.layer(x)
+            masked = torch.zeros(4, 4).masked_fill(torch.ones(4, 4).triu(1) > 0.0, -math.inf).softmax(1)
+            return torch.softmax(scores, 1) @ (masked if is_masked_inside else torch.eye(4)).diag().diag()
 
     torch.manual_seed(0)
     diagnosis = headwater.diagnose(Certain(), torch.randn(16, 8), torch.arange(16) % 4, loss=loss)

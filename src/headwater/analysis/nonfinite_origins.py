@@ -93,7 +93,8 @@ def forward_culprit(recording: Recording, origin: NonFiniteOrigin) -> Operation 
 def loss_culprit(recording: Recording) -> Operation | None:
     """The operation in the loss that made its first values that are not finite; None where operations were not looked at.
 
-    An infinity comes first, and NaN is made of it (the log of 0, times 0); but one that is written where a mask says so is meant.
+    An infinity comes first, and NaN is made of it (the log of 0, times 0); but one that is written where a mask says so is meant, and
+    blamed for nothing.
 
     >>> from headwater.recording import RecordingBuilder
     >>> builder = RecordingBuilder()
@@ -103,7 +104,7 @@ def loss_culprit(recording: Recording) -> Operation | None:
     'torch.log'
     """
     culprits = [o for o in recording.operations if o.is_cut and not o.is_finite and o.depth < 0]
-    made = [o for o in culprits if not any(word in o.name for word in _WRITES_INFINITIES)] or culprits
+    made = [o for o in culprits if not any(word in o.name for word in _WRITES_INFINITIES)]
     return made[0] if made else None
 
 

@@ -119,7 +119,8 @@ def _culprits(model: nn.Module, problem: Problem) -> list[NonFiniteOperation]:
         output = called("the forward pass failed on the inputs", model, *args, **kwargs)
         with suppress(ProblemError):  # which the first pass has told already
             loss_of(problem, output)
-        found = [culprit for culprit in (search.first_infinity, search.first_nan) if culprit is not None]
+        in_order = (search.first_infinity, search.first_made_in_loss, search.first_nan)
+        found = list(dict.fromkeys(culprit for culprit in in_order if culprit is not None))
         return [
             NonFiniteOperation(
                 operation_name(culprit.function),
