@@ -379,3 +379,34 @@ def test_a_loop_that_leaves_layers_out_is_a_warning_with_its_line(is_short, word
     assert words in finding.cause
     assert [line.code.partition("  # ")[2] for line in finding.lines] == ["in the loop"]
     assert_well_said([finding])
+
+
+class _Heads(nn.Module):
+    """Heads in a dict, of which a forward takes one."""
+
+    def __init__(self, take):
+        super().__init__()
+        self.body, self.take = nn.Linear(8, 8), take
+        self.heads = nn.ModuleDict({"a": nn.Linear(8, 2), "b": nn.Linear(8, 2), "c": nn.Sequential(nn.Linear(8, 2))})
+
+    def forward(self, x):
+        return self.take(self, torch.relu(self.body(x)))
+
+
+_TASK = "b"
+
+
+@pytest.mark.parametrize(
+    ("take", "severity"),
+    [
+        (lambda model, x: model.heads[_TASK](x), Severity.INFO),
+        (lambda model, x: sum(head(x) for name, head in model.heads.items() if name == _TASK), Severity.INFO),
+        (lambda model, x: model.heads["b"](x), Severity.WARNING),
+        (lambda model, x: model.heads.b(x), Severity.WARNING),
+    ],
+    ids=["a variable", "a condition", "a constant", "an attribute"],
+)
+def test_an_entry_of_a_dict_is_chosen_where_its_key_is_no_constant(take, severity):
+    finding = the_finding(headwater.diagnose(_Heads(take), torch.ones(4, 8)).recording, RULE)
+    assert (finding.severity, finding.modules) == (severity, ("heads.a", "heads.c.0"))
+    assert_well_said([finding])

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from headwater.capture.keys_of_modules import dicts_with_constant_keys
 from headwater.capture.loops_over_layers import LeftOut, layers_left_out
 from headwater.capture.moments import stats_from_vector
 from headwater.capture.observations import Measured, ObservedCall, ObservedTensor
@@ -100,9 +101,11 @@ class _Assembly:
         """Entries of lists that loops in the model's code leave out, if a parameter gets nothing."""
         if not any(map(_is_unreached, self._weights.parameters)):
             return []
+        return layers_left_out(self._model, self._silent())
+
+    def _silent(self) -> set[str]:
         called = {id(call.module) for call in self._observer.calls}
-        silent = {name for name, module in self._named_modules if id(module) not in called}
-        return layers_left_out(self._model, silent)
+        return {name for name, module in self._named_modules if id(module) not in called}
 
     def _add_facts(self) -> None:
         """What rules ask about the model's code: whether it differentiates itself, and, where a parameter gets nothing, whose it is."""
@@ -114,6 +117,9 @@ class _Assembly:
             if is_from_a_library(type(module)):
                 index = self._module_indices[id(module)]
                 self._builder.add_series("is_from_a_library", [1.0], module=index, combine=Combine.MAXIMUM)
+        for name in dicts_with_constant_keys(self._model, self._silent()):
+            index = self._index_by_name[name]
+            self._builder.add_series("has_constant_keys", [1.0], module=index, combine=Combine.MAXIMUM)
 
     def _add_modules(self) -> None:
         for name, module in self._named_modules:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import ast
 import functools
-import inspect
-import textwrap
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from types import FunctionType, MethodType
+from types import FunctionType
 
 from torch import nn
 
-from headwater.capture.source_lines import is_from_a_library
+from headwater.capture.model_code import Source, callers_of, own_functions, parsed_code
 
 ENDS_IN_ITS_FIRST_ROUND = "ends"
 LEAVES_OUT = "slice"
@@ -54,26 +52,20 @@ def layers_left_out(model: nn.Module, silent: Collection[str]) -> list[LeftOut]:
     lists = {name: len(one) for name, one in modules.items() if isinstance(one, nn.ModuleList | nn.Sequential) and name}
     lengths: dict[str, dict[str, int]] = {}
     for path, length in lists.items():
-        for owner in _around(path):
+        for owner in callers_of(path):
             lengths.setdefault(owner, {})[path.removeprefix(f"{owner}." if owner else "")] = length
-    parsed = functools.cache(_parsed)
+    parsed = functools.cache(parsed_code)
     found: list[LeftOut] = []
     for path, length in lists.items():
         waiting = [index for index in range(length) if f"{path}.{index}" in silent]
         if 0 < len(waiting) < length:
             readings = [
                 reading
-                for owner in _around(path)
+                for owner in callers_of(path)
                 for reading in _readings(modules[owner], path.removeprefix(f"{owner}."), lengths[owner], parsed)
             ]
             found += _left_out(path, waiting, readings)
     return found
-
-
-def _around(path: str) -> Iterator[str]:
-    while path:
-        path = path.rpartition(".")[0]
-        yield path
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,26 +88,8 @@ def _left_out(path: str, waiting: Sequence[int], readings: Sequence[_Reading]) -
             yield LeftOut(f"{path}.{index}", loops[0].how, loops[0].file, loops[0].line)
 
 
-@dataclass(frozen=True, slots=True)
-class _Source:
-    """The code of a function: its tree, the first line in its file, and all names in it, those of functions inside of it too."""
-
-    tree: ast.AST
-    first: int
-    names: frozenset[str]
-
-
-def _parsed(function: FunctionType) -> _Source | None:
-    try:
-        lines, first = inspect.getsourcelines(function)
-        tree = ast.parse(textwrap.dedent("".join(lines)))
-    except (OSError, TypeError, SyntaxError):  # made by exec(), or a line that begins within a statement (a lambda)
-        return None
-    return _Source(tree, first, frozenset(node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)))
-
-
 def _readings(
-    module: nn.Module, name: str, lengths: Mapping[str, int], parsed: Callable[[FunctionType], _Source | None]
+    module: nn.Module, name: str, lengths: Mapping[str, int], parsed: Callable[[FunctionType], Source | None]
 ) -> Iterator[_Reading]:
     """What the methods of a module do with a list inside of the module.
 
@@ -125,7 +99,7 @@ def _readings(
         lengths: of all lists inside of the module.
         parsed: gives the code of a function, if it is known.
     """
-    for function in _own_functions(module):
+    for function in own_functions(module):
         source = parsed(function)
         if source is None or name.rpartition(".")[2] not in source.names:
             continue
@@ -138,19 +112,6 @@ def _readings(
                 accounted.update(reader.uses(node.iter) or reader.taken_by_number(node))
                 yield _Reading(reached, how, function.__code__.co_filename, source.first + line - 1)
         yield from (_Reading(reached) for reached in reader.elsewhere(source.tree, accounted))
-
-
-def _own_functions(module: nn.Module) -> Iterator[FunctionType]:
-    """The functions that the user wrote, but for the one that makes the layers; also those that the module was given."""
-    given = [vars(module)]
-    written = [vars(kind) for kind in type(module).__mro__ if not is_from_a_library(kind)]
-    for functions in (*given, *written):
-        for name, value in functions.items():
-            plain = value.fget if isinstance(value, property) else value
-            plain = plain.__func__ if isinstance(plain, MethodType | staticmethod | classmethod) else plain
-            if isinstance(plain, FunctionType) and name != "__init__":
-                inner = inspect.unwrap(plain)  # of a decorator
-                yield inner if isinstance(inner, FunctionType) else plain
 
 
 class _Reader:

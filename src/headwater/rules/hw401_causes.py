@@ -60,6 +60,7 @@ class Cuts:
             (one.module, one.item): [recording.operations[int(index)] for index in one.values]
             for one in recording.series("cuts_behind")  # see headwater.capture.operation_assembly
         }
+        self._with_constant_keys = {one.module for one in recording.series("has_constant_keys")}
         self._left_out = {
             one.module: left_out_by(recording.operations[int(one.values[0])], one.item)
             for one in recording.series("left_out_by_a_loop")  # see headwater.capture.loops_over_layers
@@ -70,6 +71,10 @@ class Cuts:
         self._without_gradients: dict[int, Cut] = {}
         self._kinds_that_ran_again: dict[tuple[str | None, str], bool] = {}
         self._cuts_behind: dict[int, Cut | None] = {}
+
+    @cached_property
+    def _around_called(self) -> set[str]:
+        return {around for module in self._first_call for around in self._self_and_around(module)}
 
     @cached_property
     def _graph(self) -> TensorGraph:
@@ -145,8 +150,17 @@ class Cuts:
                 if ancestor in self._left_out:
                     return self._left_out[ancestor]
                 return ANOTHER_RAN_AGAIN if self._ran_again(ancestor) else NOT_CHOSEN
+            if self._is_chosen_by_key(ancestor):
+                return NOT_CHOSEN
             ancestor = self._parents.get(ancestor)
         return NEVER_RAN
+
+    def _is_chosen_by_key(self, module: str) -> bool:
+        """Whether it is an entry of a dict of which another one ran, and whose keys do not all stand in the code."""
+        around = self._parents.get(module)
+        if around is None or self._types.get(around) != "ModuleDict" or around in self._with_constant_keys:
+            return False
+        return around in self._around_called
 
     def _ran_again(self, module: str) -> bool:
         """Whether one like it ran on its own output in one forward of their caller, as no expert does."""
