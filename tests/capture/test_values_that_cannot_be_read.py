@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from headwater.capture import record
+from headwater.capture import Problem, observe, record
 from tests.capture.bit_identity import (
     Case,
     recording_of,
@@ -54,6 +54,14 @@ def test_a_model_on_the_meta_device_is_observed_without_values_and_that_is_said(
         model(torch.ones(2, 4, device="meta")).sum().backward()
     assert called(recorder.recording) == ["", "0", "1"]
     assert "no values" in notes(recorder.recording)
+
+
+def test_a_loss_on_the_meta_device_has_no_value_and_is_no_failure() -> None:
+    model = nn.Linear(4, 3, device="meta")
+    x, targets = torch.ones(2, 4, device="meta"), torch.ones(2, 3, device="meta")
+    recording = observe(Problem(model, x, targets, nn.MSELoss()))
+    assert (recording.context.cotangent, recording.context.loss) == ("loss", None)
+    assert "no values" in notes(recording)
 
 
 def test_fake_tensors_are_observed_without_values_and_that_is_said() -> None:

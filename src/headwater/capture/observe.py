@@ -204,7 +204,7 @@ def _is_non_finite(output: Any) -> bool:
 def _note(recorder: Recorder, problem: Problem, loss: Tensor | None, seed: int, scale_exponent: int) -> None:
     recorder.note_circumstances(
         cotangent="random" if loss is None else "loss",
-        loss=None if loss is None else float(loss.detach()),
+        loss=None if loss is None or loss.is_meta else float(loss.detach()),
         seed=seed if loss is None else None,
         optimizer="" if problem.optimizer is None else type(problem.optimizer).__name__,
         backward_scale_exponent=scale_exponent,

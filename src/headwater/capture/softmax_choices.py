@@ -83,16 +83,24 @@ def _sharp_softmaxes(recording: Recording) -> list[tuple[int, Series]]:
 def _losses(model: nn.Module, problem: Problem, numbers: Sequence[int], seed: int) -> np.ndarray:
     own = _loss(model, problem, _Chosen((), _spread), seed)
     without = _loss(model, problem, _Chosen(numbers, _spread), seed)
-    # A choice that is worse than none needs no lots to be told from one that has been learned: a random one adds its variance.
-    num_lots = _NUM_LOTS if own < without else 2
-    by_lot, renamed = (
-        [
-            _loss(model, problem, _Chosen(numbers, partial(other, lots=_lots(seed + 1 + i))), seed)
-            for i in range(num_lots)
-        ]
-        for other in (_dealt, _renamed)
-    )
+    # A choice that is worse than none, or no better than by lot, needs no more lots to be told from one that has been learned.
+    by_lot = _losses_by(_dealt, model, problem, numbers, seed, num_lots=_NUM_LOTS if own < without else 2)
+    is_better = own < min(without, *by_lot)
+    renamed = _losses_by(_renamed, model, problem, numbers, seed, num_lots=_NUM_LOTS if is_better else 1)
     return np.array([own, without, np.mean(by_lot), np.var(by_lot, ddof=1), min(renamed)])
+
+
+def _losses_by(
+    other: Callable[..., Tensor],
+    model: nn.Module,
+    problem: Problem,
+    numbers: Sequence[int],
+    seed: int,
+    *,
+    num_lots: int,
+) -> list[float]:
+    chosen = (_Chosen(numbers, partial(other, lots=_lots(seed + 1 + number))) for number in range(num_lots))
+    return [_loss(model, problem, one, seed) for one in chosen]
 
 
 def _lots(seed: int) -> torch.Generator:
