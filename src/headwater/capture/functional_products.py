@@ -64,11 +64,27 @@ def product_looked_at(args: Sequence[Any], kwargs: Mapping[str, Any], module: nn
     """
     if type(module).__module__.startswith("torch.nn."):
         return None
-    factors = [factor for factor in _tensors((*args, *kwargs.values())) if factor.dim() > 1]
-    read = next((factor for factor in factors if not _is_parameter(factor)), None)
-    if read is None or not any(map(_is_parameter, factors)) or not can_be_read(read):
+    factors = _factors(args, kwargs)
+    read = next((factor for factor in factors if _parameter_in(factor) is None), None)
+    if read is None or parameter_multiplied(args, kwargs) is None or not can_be_read(read):
         return None
     return functools.partial(_finished, _energy(read), read.numel())
+
+
+@torch_internals.unseen
+def parameter_multiplied(args: Sequence[Any], kwargs: Mapping[str, Any]) -> nn.Parameter | None:
+    """The parameter that is a factor of a product, itself or by a view of it, and another factor is none; None otherwise.
+
+    >>> weight = nn.Parameter(torch.ones(2, 3))
+    >>> parameter_multiplied((torch.ones(4, 2), weight), {}) is weight, parameter_multiplied((weight.T, weight), {})
+    (True, None)
+    """
+    found = [_parameter_in(factor) for factor in _factors(args, kwargs)]
+    return next((one for one in found if one is not None), None) if None in found else None
+
+
+def _factors(args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Tensor]:
+    return [factor for factor in _tensors((*args, *kwargs.values())) if factor.dim() > 1]
 
 
 def _tensors(arguments: Sequence[Any]) -> list[Tensor]:
@@ -79,8 +95,9 @@ def _tensors(arguments: Sequence[Any]) -> list[Tensor]:
     return [one for one in flat if isinstance(one, Tensor)]
 
 
-def _is_parameter(tensor: Tensor) -> bool:
-    return isinstance(tensor, nn.Parameter) or isinstance(tensor._base, nn.Parameter)
+def _parameter_in(tensor: Tensor) -> nn.Parameter | None:
+    """The parameter that a tensor is, or is a view of."""
+    return next((one for one in (tensor, tensor._base) if isinstance(one, nn.Parameter)), None)
 
 
 def _energy(tensor: Tensor) -> Tensor:

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,11 +18,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from headwater.capture import torch_internals
-from headwater.capture.layers import layers_of
 from headwater.capture.passes import arguments_of, called
 from headwater.capture.problem import Problem
 from headwater.capture.random_states import random_states, reseeded
+from headwater.capture.seam import Seam
 from headwater.capture.slices import CannotTellApartError, Cutting
 from headwater.capture.structure import named_tensors
 from headwater.recording import Combine, Recording, Series, SignalKind
@@ -65,14 +62,14 @@ def gradient_pairs(model: nn.Module, problem: Problem, recording: Recording, *, 
     size = Cutting.of(problem, 2).size
     num_samples = size if _has_batch_statistics(model) else _num_samples(recording, size, most)
     part = Cutting(size, 1, size).part(problem, 0, num_samples)
-    seam = _Seam(model, num_samples)
+    seam = Seam(model, num_samples)
     rounds = _Rounds(model, part, seam, seed)
     here = rounds.run()
     series = [*rounds.of_near_points(here), *rounds.of_repetitions(here)]
     # Of a large model this would cost more than it tells: it is judged in deep ones only.
     if num_samples >= min(size, most) or _num_layers(recording) >= _DEEP:
         series.append(rounds.of_far_points(here))
-    name = next(name for name, module in model.named_modules() if module is seam.layer)
+    name = seam.name
     depth = next((call.depth for call in recording.calls if call.module == name), -1)
     return [Series(what, name, depth, "", Combine.SUM, np.array(values)) for what, values in series]
 
@@ -92,7 +89,7 @@ class _Rounds:
 
     model: nn.Module
     part: Problem
-    seam: _Seam
+    seam: Seam
     seed: int
 
     def run(self, step: float = 0.0, *, shift: int = 1, draw: int = 0, cotangent: int = 0) -> _Run:
@@ -169,70 +166,6 @@ def _num_samples(recording: Recording, size: int, most: int) -> int:
     outputs = [] if first is None else recording.select(SignalKind.ACTIVATION, depth=first.depth)
     entries = max((math.prod(signal.shape[1:]) for signal in outputs), default=1)
     return min(size, max(2, min(most, -(-_ENOUGH_ENTRIES // max(entries, 1)))))
-
-
-class _Seam:
-    """Where the network is cut open: the output of the first layer that has weights and returns a row for each sample.
-
-    Args:
-        model: whose layers are looked at.
-        num_samples: rows.
-    """
-
-    def __init__(self, model: nn.Module, num_samples: int) -> None:
-        self.layer: nn.Module | None = None
-        self.num_samples = num_samples
-        self._layers = [module for module in layers_of(model) if not torch_internals.is_script_module(module)]
-        self._output: Tensor | None = None  # in the first run
-        self._leaf: Tensor | None = None
-
-    @contextmanager
-    def opened(self, step: float, shift: int) -> Iterator[None]:
-        """Inside, the layer returns points that lie `step` of the way from each sample to the one `shift` before it."""
-        self._leaf = None
-        candidates = self._layers if self.layer is None else [self.layer]
-        hook = partial(self._replace, step, shift)
-        handles = [layer.register_forward_hook(hook) for layer in candidates]
-        try:
-            yield
-        finally:
-            for handle in handles:
-                torch_internals.remove_hook(handle)
-
-    def _replace(self, step: float, shift: int, layer: nn.Module, _: Any, output: Any) -> Tensor | None:
-        if self._leaf is not None:
-            is_again = torch_internals.backward_is_running() and layer is self.layer  # a checkpoint's second forward
-            return self._leaf.clone() if is_again else None
-        if not self._has_rows(output):
-            return None
-        self.layer = layer
-        here = output.detach().clone() if self._output is None else self._output
-        self._output = here
-        partner = here.roll(1 + (shift - 1) % (self.num_samples - 1), 0)
-        points = torch.lerp(here, partner, step) if step else here.clone()
-        self._leaf = leaf = points.requires_grad_()
-        return leaf.clone()  # so that an in-place operation may follow
-
-    def _has_rows(self, output: Any) -> bool:
-        return (
-            type(output) is Tensor
-            and output.is_floating_point()
-            and output.dim() > 1
-            and len(output) == self.num_samples
-        )
-
-    def rows(self, cotangent: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        """The points and their gradients, float64, shape (samples, entries)."""
-        output, sent, signs = cotangent
-        if self._leaf is None:
-            raise CannotTellApartError("no layer returned one tensor with a row for each sample")
-        (gradient,) = torch.autograd.grad([output], [self._leaf], [sent], allow_unused=True)
-        if gradient is None:
-            raise CannotTellApartError("no gradient reaches the first layer")
-        wide = gradient.detach().flatten(1).double() * signs[:, None]
-        if not torch.isfinite(wide).all():
-            raise CannotTellApartError("the gradient at the first layer is not finite")
-        return self._leaf.detach().flatten(1).double(), wide
 
 
 def _cotangent(output: Any, num_samples: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
+from headwater.analysis.functional_layers import parameter_readers, weight_layers
 from headwater.analysis.gradient_path import leaf_calls
 from headwater.analysis.likeness import Likeness, likeness
 from headwater.analysis.parametrizations import layer_of
@@ -118,6 +119,9 @@ def _named(recording: Recording, found: Likeness) -> str:
 
 
 def _num_layers_after(recording: Recording, found: Likeness) -> int:
-    """Leaf calls with a weight matrix that run after the one whose output was moved."""
+    """Layers with a weight matrix that run after the one whose output was moved: calls, and products of functional code."""
     owners = {layer_of(parameter.module) for parameter in recording.parameters if len(parameter.shape) > 1}
-    return sum(call.module in owners and call.depth > found.depth for call in leaf_calls(recording))
+    is_functional = found.depth < 0 or found.module in {series.module for series in parameter_readers(recording)}
+    several = sum(layer.operation is not None for layer in weight_layers(recording))
+    calls = sum(call.module in owners and call.depth > found.depth for call in leaf_calls(recording))
+    return calls + max(several - is_functional, 0)
