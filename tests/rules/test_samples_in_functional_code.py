@@ -10,7 +10,7 @@ from torch import nn
 from headwater.analysis.likeness import likeness
 from headwater.capture import Problem, observe
 from headwater.findings import Severity
-from headwater.rules import NoisyGradient, ShatteredGradient
+from headwater.rules import NoisyGradient, RankCollapse, ShatteredGradient
 from tests.rules.conclusions import alarms, assert_well_said, findings
 
 WIDTH = 64
@@ -81,3 +81,39 @@ def test_a_product_inside_of_torchs_own_layers_is_seen_at_the_layer():
     x = torch.randn(32, 4, 16, generator=torch.Generator().manual_seed(0))
     series = observe(Problem(model, x), samples=None).series("gradient_correlation_repeated")
     assert [one.module for one in series] == ["0"]
+
+
+@pytest.mark.parametrize("raw", [False, True])
+def test_samples_that_functional_code_makes_alike_are_told(raw):
+    """Sigmoids with small weights: each layer brings the samples closer to its constant."""
+    squashing = Functional(torch.sigmoid, 8, raw=raw, std=0.5)
+    (finding,) = _judged(squashing, RankCollapse())
+    assert finding.severity >= Severity.WARNING
+    assert finding.modules[0] == ("" if raw else "layers.4")
+    assert finding.evidence["num_layers_before"] == 4
+    assert [line.code for line in finding.lines] == ["x = self.function(x @ one if self.raw else one(x))"]
+    assert _judged(Functional(torch.tanh, 8, raw=raw), RankCollapse()) == []
+
+
+def test_an_average_over_neighbours_makes_samples_alike():
+    class Smoothing(nn.Module):
+        """A graph convolution in raw parameters, 16 times (Li et al. 2018, arXiv 1801.07606)."""
+
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.weights = nn.ParameterList(nn.init.orthogonal_(torch.empty(32, 32)) for _ in range(16))
+            self.head = nn.Linear(32, 3)
+
+        def forward(self, x, neighbours):
+            for weight in self.weights:
+                x = torch.tanh(neighbours @ (x @ weight) + 0.3)
+            return self.head(x)
+
+    generator = torch.Generator().manual_seed(0)
+    near = ((torch.rand(80, 80, generator=generator) < 0.3) | torch.eye(80, dtype=torch.bool)).float()
+    x = torch.randn(80, 32, generator=generator)
+    problem = Problem(Smoothing(), (x, near / near.sum(1, keepdim=True)), torch.arange(80) % 3, nn.CrossEntropyLoss())
+    (finding,) = findings(observe(problem), [RankCollapse()])
+    assert "Tensor.matmul in the model (Smoothing)" in finding.message
+    assert_well_said([finding])

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
+import numpy as np
+
 from headwater.analysis.causes import Cause, cause_of
 from headwater.analysis.gain import cotangent
 from headwater.analysis.gradient_path import Layer, trainable_layers
 from headwater.analysis.operation_path import log_ratio
 from headwater.analysis.streams import stream_decades
-from headwater.recording import Recording, Series, SignalKind, computed_once
+from headwater.recording import Call, Recording, Series, SignalKind, computed_once
 
 _READERS = "operations_that_read"  # see headwater.capture.operation_assembly
 
@@ -72,11 +74,20 @@ def _layer_of(recording: Recording) -> Callable[[Series], Layer | None]:
 
 
 def position_of(recording: Recording, layer: Layer) -> tuple[int, int]:
-    """Where a layer stands: index of the operation that made what the layer returned; one for which it is not known stands where its call does."""
+    """Where a layer stands: the index of the operation that made what it returned, and its depth."""
     if layer.operation is not None:
         return layer.operation, layer.call.depth
-    made = recording.select(SignalKind.ACTIVATION_GRADIENT, depth=layer.call.depth)
-    known = [recording.operation_by_tensor[s.tensor] for s in made if s.tensor in recording.operation_by_tensor]
-    if not known:
-        known = [operation.index for operation in recording.operations if 0 <= operation.depth < layer.call.depth]
-    return max(known, default=-1), layer.call.depth
+    return position_of_call(recording, layer.call)
+
+
+def position_of_call(recording: Recording, call: Call) -> tuple[int, int]:
+    """Index of the operation that made what the call returned; where none is known, of the last one in a call before it."""
+    made_by = recording.operation_by_tensor
+    known = [
+        made_by[s.tensor] for s in recording.select(SignalKind.ACTIVATION, depth=call.depth) if s.tensor in made_by
+    ]
+    if known:
+        return max(known), call.depth
+    depths = recording.operation_table["depth"]
+    before = np.flatnonzero((depths >= 0) & (depths < call.depth))
+    return (int(before[-1]) if len(before) else -1), call.depth

@@ -11,10 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from headwater.capture import torch_internals
+from headwater.capture.spread import relative_spread
 from headwater.capture.torch_functions import can_be_read, plain_name
 
 # Series of a call, whose item is the operation's name: sum of the squares of what it reads, over how many; the same of its result.
 MULTIPLIED = "multiplied"
+SPREAD = "relative_spread_of_product"  # the share of the result's energy that differs between its rows
 
 _PRODUCTS = (
     *("linear", "matmul", "rmatmul", "mm", "bmm", "addmm", "baddbmm", "mv", "einsum", "bilinear"),
@@ -29,15 +31,20 @@ class MeasuredProduct:
     Args:
         energies: sums of squares of what was read and of what was made, shape (2,), float64.
         counts: how many entries they have.
+        spread: of the result's rows; None where that says nothing.
     """
 
     energies: Tensor
     counts: tuple[int, int]
+    spread: float | None
 
     def series(self) -> dict[str, Sequence[float]]:
         """The numbers by the name of their series."""
         read, made = self.energies.tolist()
-        return {MULTIPLIED: [read, float(self.counts[0]), made, float(self.counts[1])]}
+        found: dict[str, Sequence[float]] = {MULTIPLIED: [read, float(self.counts[0]), made, float(self.counts[1])]}
+        if self.spread is not None:
+            found[SPREAD] = [self.spread]
+        return found
 
 
 Finish = Callable[[Any], MeasuredProduct | None]  # takes what the function returned
@@ -108,4 +115,5 @@ def _energy(tensor: Tensor) -> Tensor:
 def _finished(read_energy: Tensor, num_read: int, result: Any) -> MeasuredProduct | None:
     if not isinstance(result, Tensor) or not can_be_read(result):
         return None
-    return MeasuredProduct(torch.stack([read_energy, _energy(result)]), (num_read, result.numel()))
+    energies = torch.stack([read_energy, _energy(result)])
+    return MeasuredProduct(energies, (num_read, result.numel()), relative_spread(result))

@@ -18,6 +18,7 @@ from headwater.capture.functional_activations import (
     UNIT_MINIMUM,
 )
 from headwater.capture.functional_products import MULTIPLIED
+from headwater.capture.functional_products import SPREAD as PRODUCT_SPREAD
 from headwater.capture.graph_cuts import TracedCut
 from headwater.capture.loops_over_layers import LeftOut
 from headwater.capture.observations import Measured, ObservedCall, ObservedTensor
@@ -31,6 +32,7 @@ _COMBINE = {
     RECTIFIED: Combine.SUM,
     SQUASHED: Combine.SUM,
     MULTIPLIED: Combine.SUM,
+    PRODUCT_SPREAD: Combine.MAXIMUM,
     SOFTMAX_NUMBER: Combine.MAXIMUM,
 }
 OWN_SLOPES = "operations_with_own_slopes"  # indices of those that read one tensor and made one of its shape

@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
-
+from headwater.analysis.functional_layers import position_of_call
 from headwater.analysis.functional_signals import functional_signals
 from headwater.analysis.gradient_path import leaf_calls, median_decades
 from headwater.analysis.parametrizations import layer_of
@@ -150,7 +149,7 @@ def _layers(recording: Recording) -> list[_Layer]:
     products = functional_signals(recording)
     num_products = Counter(product.operation.depth for product in products)
     found = [
-        (_position(recording, layer.call) if products else (0, layer.call.depth), layer)
+        (position_of_call(recording, layer.call) if products else (0, layer.call.depth), layer)
         for layer in _called_layers(recording)
         if num_products[layer.call.depth] < 2
     ]
@@ -163,19 +162,6 @@ def _layers(recording: Recording) -> list[_Layer]:
             layer = _Layer(recording.calls[operation.depth], rms, operation.line)
             found.append(((operation.index, operation.depth), layer))
     return [layer for _, layer in sorted(found, key=lambda pair: pair[0])]
-
-
-def _position(recording: Recording, call: Call) -> tuple[int, int]:
-    """Index of the operation that made what the call returned; where none is known, of the last one in a call before it."""
-    made_by = recording.operation_by_tensor
-    known = [
-        made_by[s.tensor] for s in recording.select(SignalKind.ACTIVATION, depth=call.depth) if s.tensor in made_by
-    ]
-    if known:
-        return max(known), call.depth
-    depths = recording.operation_table["depth"]
-    before = np.flatnonzero((depths >= 0) & (depths < call.depth))
-    return (int(before[-1]) if len(before) else -1), call.depth
 
 
 def _called_layers(recording: Recording) -> list[_Layer]:

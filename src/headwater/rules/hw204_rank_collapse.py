@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from headwater.analysis.gradient_path import leaf_calls
+from headwater.analysis.layer_spreads import LayerSpread, layer_spreads
 from headwater.analysis.parametrizations import layer_of
 from headwater.analysis.tensor_graph import TensorGraph
 from headwater.findings import Finding, NotApplicable, Severity, Verdict
@@ -50,34 +51,35 @@ class RankCollapse:
                 "rows were not compared: use diagnose() with lines, on a batch of at least two samples"
             )
         owners = {layer_of(parameter.module) for parameter in recording.parameters}
-        all_layers = [call for call in leaf_calls(recording) if call.module in owners]
-        layers = [call for call in all_layers if call.depth in spreads]
-        return self._between_layers(layers, spreads) or self._before_the_output(recording, all_layers, spreads)
+        layers = [call for call in leaf_calls(recording) if call.module in owners]
+        return self._between_layers(layer_spreads(recording)) or self._before_the_output(recording, layers, spreads)
 
-    def _between_layers(self, layers: Sequence[Call], spreads: Mapping[int, float]) -> list[Finding]:
+    def _between_layers(self, layers: Sequence[LayerSpread]) -> list[Finding]:
         if len(layers) < _LEAST_LAYERS:
             return []
         hidden = layers[:-1]
-        start, end = spreads[hidden[0].depth], spreads[hidden[-1].depth]
+        start, end = hidden[0].spread, hidden[-1].spread
         if end > self.warning_spread or start < self.least_at_start:
             return []
-        first = next(i for i in range(len(hidden)) if all(spreads[c.depth] <= self.warning_spread for c in hidden[i:]))
+        first = next(i for i in range(len(hidden)) if all(one.spread <= self.warning_spread for one in hidden[i:]))
         layer = hidden[first]
+        line = None if layer.operation is None else layer.operation.line
         return [
             Finding(
                 code=self.code,
                 name=self.name,
                 severity=Severity.ERROR if end <= self.error_spread else Severity.WARNING,
-                modules=distinct([layer.module, hidden[-1].module]),
+                modules=distinct([layer.call.module, hidden[-1].call.module]),
                 cause=(
                     "Each layer makes the samples more alike: weights too small for the biases and the activation, or attention "
                     "and averaging without shortcuts."
                 ),
                 message=(
-                    f"From {named(layer)} on, {counted(first, 'layer')} after the first, all samples look the same: after the last "
+                    f"From {_named(layer)} on, {counted(first, 'layer')} after the first, all samples look the same: after the last "
                     f"hidden layer they differ by {end:.2g} of their size, after the first by {start:.2g}."
                 ),
                 evidence={"spread_at_end": end, "spread_at_start": start, "num_layers_before": first},
+                lines=() if line is None else (line,),
                 remedies=(
                     "Add shortcuts: x + block(x), which carry the difference past each layer.",
                     "Initialise for the activation (He, Xavier), with biases at zero.",
@@ -121,6 +123,10 @@ class RankCollapse:
                 ),
             )
         ]
+
+
+def _named(layer: LayerSpread) -> str:
+    return named(layer.call) if layer.operation is None else f"{layer.operation.name} in {named(layer.call)}"
 
 
 def _spread_read(recording: Recording, layer: Call, of_one_row: float) -> float:
