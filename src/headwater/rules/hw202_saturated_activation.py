@@ -75,10 +75,9 @@ class SaturatedActivation:
     classifier sits on its plateau by right.
 
     Args:
-        warning_fraction: of the largest derivative; a tanh gets there with pre-activations of deviation 8.
+        warning_fraction: of the largest derivative; a tanh gets there with pre-activations of deviation 8, a softmax where the largest
+            probability of a row is 0.95 on average.
         error_fraction: of the largest derivative; deviation 80.
-        softmax_fraction: of the derivative at equal probabilities, for a warning; the largest probability of a row is then
-            0.98 on average. Heads of trained transformers that look at one position are less certain than that.
         choice_sigmas: standard deviations of the loss over choices by lot that a softmax's own choice must lie below their mean to
             serve the loss. One that has nothing to do with the targets is like one more lot; at 5, with 16 lots, one in 10,000 would
             lie there by chance (Student's t).
@@ -89,7 +88,6 @@ class SaturatedActivation:
 
     warning_fraction: float = 0.1
     error_fraction: float = 0.01
-    softmax_fraction: float = 0.04
     choice_sigmas: float = 5.0
 
     def check(self, recording: Recording) -> Verdict:
@@ -105,7 +103,7 @@ class SaturatedActivation:
         return [self._finding(severity, groups[severity]) for severity in sorted(groups, reverse=True)]
 
     def _severity(self, found: _Squashed) -> Severity | None:
-        if not found.fraction < (self.softmax_fraction if found.is_softmax else self.warning_fraction):
+        if not found.fraction < self.warning_fraction:
             return None
         if found.is_last or found.choice is not None:
             return Severity.INFO
