@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from headwater.capture import torch_internals
+from headwater.capture.computed_weights import ComputedWeights
 from headwater.capture.spread import relative_spread
 from headwater.capture.torch_functions import can_be_read, plain_name
 
@@ -61,19 +62,22 @@ def is_product(function: Callable[..., Any]) -> bool:
 
 
 @torch_internals.unseen
-def product_looked_at(args: Sequence[Any], kwargs: Mapping[str, Any], module: nn.Module) -> Finish | None:
-    """What to give the result of a product to, where one factor is a parameter, or a view of one, and another is none.
+def product_looked_at(
+    args: Sequence[Any], kwargs: Mapping[str, Any], module: nn.Module, weights: ComputedWeights
+) -> Finish | None:
+    """What to give the result of a product to, where one factor is made of parameters alone, and another is not.
 
     Args:
         args: its arguments.
         kwargs: the named ones.
         module: the innermost one that is running; what torch's own do is measured at the module.
+        weights: that were computed so far.
     """
     if type(module).__module__.startswith("torch.nn."):
         return None
     factors = _factors(args, kwargs)
-    read = next((factor for factor in factors if _parameter_in(factor) is None), None)
-    if read is None or parameter_multiplied(args, kwargs) is None or not can_be_read(read):
+    read = next((factor for factor in factors if not weights.include(factor)), None)
+    if read is None or not any(map(weights.include, factors)) or not can_be_read(read):
         return None
     return functools.partial(_finished, _energy(read), read.numel())
 

@@ -8,7 +8,7 @@ never depend on each other in a circle.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush
 
@@ -75,16 +75,23 @@ class OperationGraph:
         intervals: of sequence numbers, in order and apart from each other, that are one operation each.
         made: sequence numbers of the nodes that made the observed tensors. What leads to none of them, nor to a product
             of data and a weight, is left out: a weight's transpose, say.
+        products: positions of the intervals that are known to be such products.
     """
 
-    def __init__(self, roots: Iterable[Tensor], intervals: Sequence[Interval], made: Iterable[int]) -> None:
+    def __init__(
+        self,
+        roots: Iterable[Tensor],
+        intervals: Sequence[Interval],
+        made: Iterable[int],
+        products: Collection[int] = (),
+    ) -> None:
         self._intervals = intervals
         self._starts = [first for first, _ in intervals]
         self._of_node: dict[Node, ObservedOperation] = {}
         self._of_interval: dict[int, ObservedOperation] = {}
         root_edges = [(root.grad_fn, root.output_nr) for root in roots if root.grad_fn is not None]
         self._search(root_edges)
-        self.operations = self._leading_to(set(made))
+        self.operations = self._leading_to(set(made), products)
         self._roots = {self._of_node[node] for node, _ in root_edges}
         self._find_same()
 
@@ -154,13 +161,13 @@ class OperationGraph:
         operation.is_view &= torch_internals.node_name(node) in _VIEWS
         return operation
 
-    def _leading_to(self, made: set[int]) -> list[ObservedOperation]:
+    def _leading_to(self, made: set[int], products: Collection[int]) -> list[ObservedOperation]:
         """In the order they ran, those from which the gradient goes on to an observed tensor, or which made one."""
         ordered = _producers_first(set(self._of_node.values()))
         self._made = {
             operation
             for node, operation in self._of_node.items()
-            if node._sequence_nr() in made or _multiplies_data_by_a_weight(node)
+            if node._sequence_nr() in made or operation.interval in products or _multiplies_data_by_a_weight(node)
         }
         kept: dict[ObservedOperation, None] = {}
         for operation in ordered:

@@ -131,7 +131,8 @@ class Recorder:
             if self._lines is None
             else [(traced.first, traced.end) for traced in self._lines.operations]
         )
-        graph = OperationGraph(roots, intervals, self._observer.made_by_nodes())
+        products = set[int]() if self._lines is None else self._lines.products
+        graph = OperationGraph(roots, intervals, self._observer.made_by_nodes(), products)
         self._observer.gradients.hook_operations(graph, only_narrow=self._lines is None)
         self._operations = ObservedOperations(graph, self._lines, calls)
 

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode, resolve_name
 
 from headwater.capture import torch_internals
+from headwater.capture.computed_weights import ComputedWeights
 from headwater.capture.functional_activations import (
     MeasuredActivation,
     is_activation,
@@ -84,6 +85,7 @@ class SourceLines(TorchFunctionMode):
         self.cuts = GraphCuts()
         self._num_softmaxes = 0
         self._positive = PositiveMasks()
+        self._weights = ComputedWeights()
         self._running = running
         self._producer_of = producer_of
 
@@ -98,6 +100,7 @@ class SourceLines(TorchFunctionMode):
             self.operations.append(TracedOperation(first, end, func, file, line, _has_own_slope(args, kwargs, result)))
             if finish is not None:
                 self._note_measured(finish, result, number)
+            self._note_weight(args, kwargs or {}, result)
         else:
             self._note_mask(func, args, result)
             self._note_cut(func, args, kwargs or {}, result, sys._getframe(1))
@@ -120,7 +123,7 @@ class SourceLines(TorchFunctionMode):
             Exception
         ):  # of a tensor of the user's own kind: the pass goes on, and nothing is known of this call
             if running and is_factor:
-                return product_looked_at(args, kwargs, running[-1].module)
+                return product_looked_at(args, kwargs, running[-1].module, self._weights)
             if running:
                 return looked_at(func, args, kwargs, running[-1].module, self._producer_of, self._positive)
         return None
@@ -128,6 +131,15 @@ class SourceLines(TorchFunctionMode):
     def _note_mask(self, func: Any, args: Any, result: Any) -> None:
         with suppress(Exception), torch_internals.without_function_modes():  # a tensor that cannot be read
             self._positive.note(func, args, result)
+
+    def _note_weight(self, args: Sequence[Any], kwargs: dict[str, Any], result: Any) -> None:
+        with suppress(Exception), torch_internals.without_function_modes():  # a tensor of the user's own kind
+            self._weights.note((*args, *kwargs.values()), result)
+
+    @property
+    def products(self) -> set[int]:
+        """Positions of the operations that multiply data by a weight."""
+        return {position for position, one in self.measured.items() if isinstance(one, MeasuredProduct)}
 
     def _softmax_number(self, func: Any, args: Any, kwargs: dict[str, Any]) -> int:
         if softmax_call(func, args, kwargs) is None:
