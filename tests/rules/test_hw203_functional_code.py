@@ -155,10 +155,12 @@ def test_without_lines_it_is_not_judged_and_says_why():
     assert "lines" in verdict.reason
 
 
-@pytest.mark.parametrize("lines", [False, True])
-def test_a_weight_that_is_computed_first_is_not_judged(lines):
-    verdict = check(Functional(product=lambda x, w: x @ (w / w.norm())), lines=lines)
-    assert isinstance(verdict, NotApplicable)
+def test_a_weight_that_is_computed_first_is_judged_with_lines():
+    """Divided by its whole norm, each layer loses the root of its width."""
+    model = Functional(product=lambda x, w: x @ (w / w.norm()))
+    assert isinstance(check(model, lines=False), NotApplicable)
+    (finding,) = check(model)
+    assert "collapse" in finding.message
 
 
 def test_layers_whose_signal_is_zero_have_been_seen():
