@@ -44,7 +44,8 @@ def test_a_backward_that_builds_a_graph_changes_nothing() -> None:
             parameter.grad = None  # else they refer to one another in a cycle
         return gradients
 
-    recording_of(lambda: nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 1)), batch, step=step)
+    recording = recording_of(lambda: nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 1)), batch, step=step)
+    assert has(recording, "weight_gradient", "0")
 
 
 def test_a_gradient_penalty_inside_the_forward_is_the_models_own_affair() -> None:

@@ -16,7 +16,7 @@ from tests.capture.bit_identity import (
     recording_of,
 )
 from tests.capture.hostile_models import batch
-from tests.capture.signals import called
+from tests.capture.signals import called, has
 
 
 def test_outputs_can_be_copied_and_pickled_during_and_after_a_recording() -> None:
@@ -27,9 +27,11 @@ def test_outputs_can_be_copied_and_pickled_during_and_after_a_recording() -> Non
         output.sum().backward()
         return copies, copy.deepcopy(case.args[0])
 
-    recording_of(
+    recording = recording_of(
         lambda: nn.Sequential(nn.Linear(4, 3), nn.Tanh()), lambda: torch.randn(5, 4, requires_grad=True), step=step
     )
+    assert called(recording) == ["", "0", "1"]
+    assert has(recording, "weight_gradient", "0")
 
 
 def test_outputs_can_be_saved_during_a_recording() -> None:
@@ -40,7 +42,8 @@ def test_outputs_can_be_saved_during_a_recording() -> None:
         file.seek(0)
         return torch.load(file)
 
-    recording_of(lambda: nn.Sequential(nn.Linear(4, 3), nn.Tanh()), batch, step=step)
+    recording = recording_of(lambda: nn.Sequential(nn.Linear(4, 3), nn.Tanh()), batch, step=step)
+    assert called(recording) == ["", "0", "1"]
 
 
 def test_a_model_can_be_copied_and_pickled_during_a_recording() -> None:

@@ -68,7 +68,8 @@ def test_cached_parametrizations_run_the_same() -> None:
         with torch.nn.utils.parametrize.cached():
             return forward_and_backward(case)
 
-    recording_of(lambda: parametrizations.weight_norm(nn.Linear(4, 4)), batch, step=step)
+    recording = recording_of(lambda: parametrizations.weight_norm(nn.Linear(4, 4)), batch, step=step)
+    assert has(recording, "weight_gradient", "parametrizations.weight")
 
 
 def lazy_net() -> nn.Module:

@@ -38,7 +38,8 @@ def test_anomaly_mode_works_while_recording() -> None:
         with torch.autograd.set_detect_anomaly(True):
             return forward_and_backward(case)
 
-    recording_of(lambda: nn.Sequential(nn.Linear(4, 4), nn.Tanh()), batch, step=step)
+    recording = recording_of(lambda: nn.Sequential(nn.Linear(4, 4), nn.Tanh()), batch, step=step)
+    assert has(recording, "weight_gradient", "0")
 
 
 class Tagged(Tensor):

@@ -133,4 +133,5 @@ def test_forward_mode_differentiation_runs_the_same() -> None:
             dual = torch.autograd.forward_ad.make_dual(case.args[0], torch.ones_like(case.args[0]))
             return torch.autograd.forward_ad.unpack_dual(case.model(dual)).tangent
 
-    recording_of(lambda: nn.Sequential(nn.Linear(4, 3), nn.Tanh()), batch, step=step)
+    recording = recording_of(lambda: nn.Sequential(nn.Linear(4, 3), nn.Tanh()), batch, step=step)
+    assert called(recording) == ["", "0", "1"]

@@ -15,6 +15,7 @@ from headwater.capture.softmax_calls import open_entries
 from headwater.findings import Severity
 from headwater.rules import SaturatedActivation
 from tests.rules.conclusions import alarms, assert_well_said, findings, the_finding
+from tests.rules.test_functional_activations import taught_to_point
 
 ATTEND = F.scaled_dot_product_attention
 FORWARD = F.multi_head_attention_forward
@@ -270,15 +271,8 @@ class FusedPointer(nn.Module):
 
 def test_fused_attention_that_has_learned_to_point_is_only_worth_knowing():
     torch.manual_seed(0)
-    generator = torch.Generator().manual_seed(0)
-    keys, values = torch.randn(64, 6, 16, generator=generator), torch.randn(64, 6, 4, generator=generator)
-    row, asked = torch.arange(64), torch.randint(0, 6, (64,), generator=generator)
-    inputs, targets, model = (keys, values, keys[row, asked]), values[row, asked], FusedPointer()
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
-    for _ in range(250):
-        optimizer.zero_grad()
-        F.mse_loss(model(*inputs), targets).backward()
-        optimizer.step()
+    model = FusedPointer()
+    inputs, targets = taught_to_point(model, num_steps=250)
     finding = the_finding(observe(Problem(model, inputs, targets, nn.MSELoss())), SaturatedActivation())
     assert finding.severity is Severity.INFO
     assert float(finding.evidence["loss_with_its_choice"]) < 0.1 * float(finding.evidence["loss_without_a_choice"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable
 
 from headwater.analysis.causes import Cause, cause_of, is_product
 from headwater.analysis.operation_path import OperationFlow, log_ratio
@@ -60,23 +59,3 @@ def _is_of_something_small(flow: OperationFlow, index: int, near_zero_decades: f
             seen |= before
             waiting += before
     return False
-
-
-def leading_on(flow: OperationFlow, start: Iterable[int], *, backwards: bool = False) -> Collection[int]:
-    """The indices of all operations that read what these made, directly or not; backwards, of those that they read.
-
-    >>> from headwater.recording import RecordingBuilder
-    >>> leading_on(OperationFlow(RecordingBuilder().build()), [])
-    set()
-    """
-    waiting = list(start)
-    seen = set(waiting)
-    while waiting:
-        index = waiting.pop()
-        if backwards:
-            following = {edge.producer for edge in flow.producers[index]} - seen
-        else:
-            following = {edge.operation for edge in flow.readers[index]} - seen
-        seen |= following
-        waiting += following
-    return seen

@@ -109,15 +109,9 @@ def _last_that_trains(recording: Recording) -> int:
 def _trains_after(recording: Recording, operation: Operation) -> bool:
     """Whether what an operation made is also read, directly or not, in a call of a module that owns parameters."""
     owners, flow = _owners(recording), operation_flow(recording)
-    waiting, seen = [operation.index], {operation.index}
-    while waiting:
-        readers = {edge.operation for edge in flow.readers[waiting.pop()]} - seen
-        depths = (flow.operations[reader].depth for reader in readers)
-        if any(depth >= 0 and recording.calls[depth].module in owners for depth in depths):
-            return True
-        seen |= readers
-        waiting += readers
-    return False
+    readers = flow.readers_of([operation.index]) - {operation.index}
+    depths = (flow.operations[reader].depth for reader in readers)
+    return any(depth >= 0 and recording.calls[depth].module in owners for depth in depths)
 
 
 def _making_the_output(recording: Recording) -> set[int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -55,6 +55,14 @@ class OperationFlow:
         known = [norm for norm in sent if not math.isnan(norm)]
         return log_ratio(max(known, default=math.nan), operation.gradient_norm)
 
+    def readers_of(self, start: Iterable[int]) -> set[int]:
+        """The operations themselves, and all that read what they made, directly or not; by index."""
+        return _reached(start, lambda index: {edge.operation for edge in self.readers[index]})
+
+    def read_by(self, start: Iterable[int]) -> set[int]:
+        """The operations themselves, and all whose results they read, directly or not; by index."""
+        return _reached(start, lambda index: {edge.producer for edge in self.producers[index]})
+
     def num_operations_in(self, depth: int) -> int:
         """How many operations ran in a call itself, not in those it called."""
         return self._num_by_depth.get(depth, 0)
@@ -104,6 +112,16 @@ class OperationFlow:
         shortcut = [self.sent_norm(edge) for edge in step.entering if edge.operation in on_shortcut]
         branch = [self.sent_norm(edge) for edge in step.entering if edge.operation not in on_shortcut]
         return (math.hypot(*branch), math.hypot(*shortcut)) if shortcut and branch else None
+
+
+def _reached(start: Iterable[int], following: Callable[[int], set[int]]) -> set[int]:
+    waiting = list(start)
+    seen = set(waiting)
+    while waiting:
+        unseen = following(waiting.pop()) - seen
+        seen |= unseen
+        waiting += unseen
+    return seen
 
 
 @computed_once

@@ -149,9 +149,5 @@ def _without_gradient(flow: OperationFlow, index: int) -> list[int]:
 def _is_passed(flow: OperationFlow, index: int) -> bool:
     if any(one.gradient_norm > 0.0 for one in flow.operations[:index]):  # what ran earlier does not read it
         return True
-    behind, waiting = {index}, [index]
-    while waiting:
-        readers = {edge.operation for edge in flow.readers[waiting.pop()]} - behind
-        behind |= readers
-        waiting += readers
+    behind = flow.readers_of([index])
     return any(one.gradient_norm > 0.0 and one.index not in behind for one in flow.operations)

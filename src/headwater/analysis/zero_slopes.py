@@ -59,14 +59,7 @@ class ZeroSlopes:
         """
         if self._flow.operations[index].depth >= 0 and not self._returns_a_loss:
             return False
-        waiting, seen = [index], {index}
-        while waiting:
-            readers = {edge.operation for edge in self._flow.readers[waiting.pop()]} - seen
-            if any(self._is_no_part_of_a_margin(reader) for reader in readers):
-                return False
-            seen |= readers
-            waiting += readers
-        return True
+        return not any(map(self._is_no_part_of_a_margin, self._flow.readers_of([index]) - {index}))
 
     def _reads_scores(self, index: int) -> bool:
         """Whether a softmax is an attention's over one key: how many keys there are is the batch's affair.

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from headwater.analysis import time_steps
-from headwater.analysis.divisions import division_gain_decades, leading_on
+from headwater.analysis.divisions import division_gain_decades
 from headwater.analysis.functional_layers import position_of, weight_layers
 from headwater.analysis.gain import backward_gain, cotangent, decades, norm_ratio
 from headwater.analysis.gradient_measures import (
@@ -130,7 +130,7 @@ class ExplodingGradient:
             return []
         made = {position_of(recording, layer)[0] for layer in reached} - {-1}
         found: list[tuple[float, Operation]] = []
-        for index in sorted(set(leading_on(flow, made)) - made):
+        for index in sorted(flow.readers_of(made) - made):
             operation = flow.operations[index]
             call = recording.calls[operation.depth] if operation.depth >= 0 and not operation.is_cut else None
             if call is None or call.module in growing_over_time or is_leaf(recording, call):
@@ -150,7 +150,7 @@ class ExplodingGradient:
         gain = 10**gain_decades
         more = f" and at {counted(len(found) - 1, 'operation')} more" if len(found) > 1 else ""
         call = recording.calls[operation.depth]
-        read = leading_on(operation_flow(recording), [operation.index], backwards=True)
+        read = operation_flow(recording).read_by([operation.index])
         before = [layer for layer in reached if position_of(recording, layer)[0] in read][-1].call
         return Finding(
             code=self.code,

@@ -30,7 +30,7 @@ from headwater.rules.hw103_known_causes import (
     Kind,
     deadlocked,
 )
-from headwater.rules.hw103_look_ahead import LookAhead
+from headwater.rules.hw103_look_ahead import LookAhead, self_and_ancestors
 
 SOFTMAX = ("Softmax", "LogSoftmax", "Softmin")
 _PLATEAUS = ("Sigmoid", "LogSigmoid", "Tanh", "Hardtanh", "Hardsigmoid", "Softsign", *SOFTMAX)
@@ -51,7 +51,7 @@ class Explainer:
         self._outputs = {t for depth in recording.children(-1) for t in flow.outputs[depth]}
         self.zero_weights = _zero_weights(recording)
         self._around_zero_weights = {
-            name: weight for module, weight in self.zero_weights.items() for name in _self_and_ancestors(module)
+            name: weight for module, weight in self.zero_weights.items() for name in self_and_ancestors(module)
         }
         self._zero_children: dict[int, list[Call]] = {}
         self._ahead = LookAhead(recording, flow)
@@ -219,19 +219,12 @@ def _zero_weights(recording: Recording) -> Mapping[str, ZeroWeight]:
     for signal in recording.select(SignalKind.WEIGHT):
         if not signal.stats.is_zero or signal.item.endswith("bias"):
             continue
-        module = next((name for name in _self_and_ancestors(signal.module) if name in called), signal.module)
+        module = next((name for name in self_and_ancestors(signal.module) if name in called), signal.module)
         name = signal.item if module == signal.module else signal.parameter  # "5" of a ParameterList says nothing
         is_left_out = (signal.module, signal.item) in left_out
         weight = ZeroWeight(name, signal.parameter in moving, is_left_out)
         found[module] = weight if weight.heals else found.get(module, weight)
     return found
-
-
-def _self_and_ancestors(module: str) -> Iterator[str]:
-    yield module
-    while module:
-        module = module.rpartition(".")[0]
-        yield module
 
 
 def _from_weight(weight: ZeroWeight | None, of_module: str = "") -> Cause | None:

@@ -22,7 +22,7 @@ class LookAhead:
         self._flow = flow
         self._steps: dict[str, list[float]] = {}
         for series in recording.series(_STEPS_TO_GRADIENT):
-            for module in _self_and_ancestors(series.module):
+            for module in self_and_ancestors(series.module):
                 self._steps.setdefault(module, []).append(float(series.values[0]))
 
     def refutes(self, cause: Cause, origin: ZeroOrigin) -> bool:
@@ -65,7 +65,12 @@ class LookAhead:
         return [made for tensor in self._flow.inputs[depth] for made in self._flow.producers.get(tensor, ())]
 
 
-def _self_and_ancestors(module: str) -> Iterator[str]:
+def self_and_ancestors(module: str) -> Iterator[str]:
+    """The path of a module, and those of all around it.
+
+    >>> list(self_and_ancestors("a.b"))
+    ['a.b', 'a', '']
+    """
     yield module
     while module:
         module = module.rpartition(".")[0]

@@ -176,12 +176,9 @@ def read_header(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:
     """
     path, damaged = folder / HEADER, []
     if path.exists():
-        try:
-            header = json.loads(path.read_text(encoding="utf-8"))
-            if _is_header(header):
-                return header, []
-        except (OSError, ValueError):
-            pass  # said below, and what the parts say counts
+        header = _own_header(path)
+        if header is not None:
+            return header, []
         damaged.append(f"'{path}' is damaged; what the parts say about themselves counts")
     for part in part_paths(folder):
         try:
@@ -189,6 +186,15 @@ def read_header(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:
         except DamagedPartError:
             continue  # named by whoever reads its rows
     return None, damaged
+
+
+def _own_header(path: Path) -> dict[str, Any] | None:
+    """What a header's own file says; None where it cannot be read, or is no header."""
+    try:
+        header = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return header if _is_header(header) else None
 
 
 def _is_header(value: Any) -> bool:
